@@ -1,0 +1,179 @@
+/*
+ * The filesystem without FUSE: POSIX semantics over index and pipeline, testable in-process. Nodes are named by inode
+ * number; the root is CORE_ROOT. Functions return 0 or -errno and may be called from any thread at once.
+ *
+ * Permission checks are the caller's (the kernel's default_permissions); ownership, set-gid inheritance, ACL
+ * inheritance and the clearing of set-id bits are done here. Names are checked here: -ENAMETOOLONG, -EINVAL.
+ */
+#ifndef APFS_FS_CORE_CORE_H
+#define APFS_FS_CORE_CORE_H
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "pipeline/codec.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define CORE_ROOT ((uint64_t)1)
+#define CORE_SIZE_MAX ((uint64_t)INT64_MAX) /* bytes of a file */
+
+struct core;     /* a mounted volume */
+
+struct core_options {
+	struct io *io; /* locked by the caller; borrowed, outlives the volume */
+	const void *pass;
+	size_t pass_len;
+	uint64_t memory;             /* bytes for file data: dirty, cached, in flight; 0: 256 MiB */
+	uint32_t commit_interval_ms; /* 0: 5,000 */
+	struct codec_choice compress;
+	unsigned workers; /* 0: by the machine */
+	bool read_only;
+	const struct clock *clock; /* NULL: the system's */
+};
+
+/* What a store is made with. */
+struct core_format {
+	int suite; /* enum cipher_suite; 0: by the machine */
+	uint32_t kdf_ops;
+	uint64_t kdf_mem; /* zeroes: the defaults */
+	uint32_t uid, gid, mode; /* of the root directory */
+};
+
+/* Makes a store in an empty directory: superblock, index, segments/, README, reserve. An interrupted run can be
+ * repeated. -EEXIST: it is a store already; -ENOTEMPTY: it holds something else. */
+int core_format(struct io *io, const struct core_format *f, const void *pass, size_t pass_len, struct err *e) MUST_CHECK;
+
+/* Opens and recovers. Errors as superblock_open and superblock_unlock, plus what recovery meets. */
+int core_open(const struct core_options *o, struct core **out, struct err *e) MUST_CHECK;
+/* A last cut, then everything is closed and freed, whatever the result. */
+int core_close(struct core *c, struct err *e) MUST_CHECK;
+/* Frees without writing anything more, as a crash would leave it. */
+void core_abandon(struct core *c);
+
+/* --- inodes ------------------------------------------------------------------------------------------------------- */
+
+struct core_attr {
+	uint64_t ino, generation, size, blocks; /* blocks of 512 bytes */
+	uint32_t mode, nlink, uid, gid, rdev;
+	struct clock_time atime, mtime, ctime, btime;
+};
+
+/* Who asks: the owner of what is created. */
+struct core_cred {
+	uint32_t uid, gid;
+	uint32_t umask;
+};
+
+/* lookup, create, mknod, mkdir, symlink, link and readdir with attributes each add one reference that the caller
+ * (the kernel) gives back with core_forget; an unlinked inode lives until its last reference and last open end. */
+int core_lookup(struct core *c, uint64_t parent, const char *name, struct core_attr *out) MUST_CHECK;
+void core_forget(struct core *c, uint64_t ino, uint64_t count);
+int core_getattr(struct core *c, uint64_t ino, struct core_attr *out) MUST_CHECK;
+
+enum {
+	CORE_SET_MODE = 1,
+	CORE_SET_UID = 2,
+	CORE_SET_GID = 4,
+	CORE_SET_SIZE = 8,
+	CORE_SET_ATIME = 16,
+	CORE_SET_MTIME = 32,
+	CORE_SET_CTIME = 64,
+	CORE_SET_ATIME_NOW = 128,
+	CORE_SET_MTIME_NOW = 256,
+	CORE_KILL_SUIDGID = 512 /* clear suid, and sgid where it means set-id; and security.capability */
+};
+/* Sets what `which` names from *in; *out is the result. */
+int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core_attr *in,
+		 struct core_attr *out) MUST_CHECK;
+
+/* --- names -------------------------------------------------------------------------------------------------------- */
+
+/* Creates any kind of inode but a symlink: mode holds its type (S_IFREG if none). The umask of cred is applied unless
+ * the parent has a default ACL. */
+int core_mknod(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, uint32_t mode,
+	       uint32_t rdev, struct core_attr *out) MUST_CHECK;
+int core_symlink(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, const char *target,
+		 struct core_attr *out) MUST_CHECK;
+/* buf gets the target, zero-terminated; size at least 4096. */
+int core_readlink(struct core *c, uint64_t ino, char *buf, size_t size) MUST_CHECK;
+int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struct core_attr *out) MUST_CHECK;
+int core_unlink(struct core *c, uint64_t parent, const char *name) MUST_CHECK;
+int core_rmdir(struct core *c, uint64_t parent, const char *name) MUST_CHECK;
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE; -EINVAL for others. */
+int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
+		unsigned flags) MUST_CHECK;
+
+/* --- directories -------------------------------------------------------------------------------------------------- */
+
+struct core_entry {
+	const char *name;
+	uint64_t next; /* the offset that continues after this entry */
+	uint64_t ino;
+	uint32_t type;               /* S_IF* bits */
+	const struct core_attr *attr; /* NULL unless asked for */
+};
+
+/* Returns 0 to go on, 1 when the entry did not fit and must not be counted as seen. */
+typedef int (*core_entry_fn)(void *arg, const struct core_entry *entry);
+
+/* Lists from offset off (0: the beginning; "." and ".." come first), entries in order of creation; with_attr adds a
+ * reference to each entry that fn took, but "." and "..". */
+int core_readdir(struct core *c, uint64_t ino, uint64_t off, bool with_attr, core_entry_fn fn, void *arg) MUST_CHECK;
+
+/* --- file data ---------------------------------------------------------------------------------------------------- */
+
+struct core_file; /* an open file */
+
+/* flags: O_ACCMODE, O_TRUNC, O_SYNC, O_DSYNC. The inode lives as long as it is open. */
+int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **out) MUST_CHECK;
+void core_file_close(struct core_file *f);
+
+/* The count read, less than len only at the end of the file, or -errno. */
+ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off) MUST_CHECK;
+
+enum {
+	CORE_WRITE_CACHED = 1,       /* from the kernel's cache: times are not set, SETATTR does */
+	CORE_WRITE_KILL_SUIDGID = 2, /* clear set-id bits */
+	CORE_WRITE_APPEND = 4        /* at the end of the file, whatever off says */
+};
+/* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. */
+int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags) MUST_CHECK;
+
+/* SEEK_DATA and SEEK_HOLE. -ENXIO past the end. While the file is open for writing all of it counts as data: the
+ * kernel may hold pages that have not reached us. */
+int core_file_seek(struct core_file *f, uint64_t off, int whence, uint64_t *out) MUST_CHECK;
+
+/* Waits until the file's data and attributes, and all names, are durable. Works on directories too, and then on the
+ * whole volume: everything that was written before is durable after. */
+int core_fsync(struct core *c, uint64_t ino, bool data_only) MUST_CHECK;
+int core_sync(struct core *c) MUST_CHECK;
+
+/* --- extended attributes ------------------------------------------------------------------------------------------ */
+
+/* get and list: *len is the room in, 0 to ask, and the length out. flags of set: XATTR_CREATE, XATTR_REPLACE.
+ * Setting system.posix_acl_access brings the mode in line. user.apfs.* is virtual, see docs/ARCHITECTURE.md. */
+int core_getxattr(struct core *c, uint64_t ino, const char *name, void *value, size_t *len) MUST_CHECK;
+int core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value, size_t len, int flags) MUST_CHECK;
+int core_removexattr(struct core *c, uint64_t ino, const char *name) MUST_CHECK;
+int core_listxattr(struct core *c, uint64_t ino, char *names, size_t *len) MUST_CHECK;
+
+/* --- the volume --------------------------------------------------------------------------------------------------- */
+
+struct core_statfs {
+	uint64_t block_size, blocks, free, avail, files, files_free;
+};
+int core_statfs(struct core *c, struct core_statfs *out) MUST_CHECK;
+
+/* Text for `apfs info`: of the volume (ino CORE_ROOT) or of one file; malloc'd, the caller's to free(). */
+int core_info(struct core *c, uint64_t ino, char **text) MUST_CHECK;
+
+/* 0, or the -errno that stopped the volume or turned it read-only. */
+int core_failed(const struct core *c);
+
+/* Bytes of file data held: dirty, cached, in flight. */
+size_t core_memory_used(const struct core *c);
+
+#endif

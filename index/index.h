@@ -1,0 +1,193 @@
+/*
+ * The index: inodes, names, attributes, extents and chunks in one SQLite database in STORE, reached through a VFS of
+ * ours on base's io vtable. One connection under one mutex; every function takes it, so any thread may call, and no
+ * function is called from within a callback of another.
+ *
+ * A transaction is always open. What is written joins it; index_commit ends it and opens the next; nothing is durable
+ * before the index_sync that follows. Only one thread commits. Functions return 0 or -errno; -EIO, -ENOSPC and -ENOMEM
+ * from a function that writes may mean that SQLite rolled the transaction back: then index_failed turns true for good,
+ * every later write and commit fails, and the volume must stop as in a crash.
+ */
+#ifndef APFS_INDEX_INDEX_H
+#define APFS_INDEX_INDEX_H
+
+#include "base/clock.h"
+#include "base/io.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct index;
+
+#define INDEX_NAME_MAX   255
+#define INDEX_OFFSET_MAX ((uint64_t)INT64_MAX) /* offsets and sizes are at most this */
+#define INDEX_RESERVE    40                    /* bytes at the end of each page, for nonce and tag */
+
+/* Creates an empty index.db, durably. -EEXIST if there is one. */
+int index_create(struct io *io, uint32_t page_size, struct err *e) MUST_CHECK;
+
+/* Opens it, recovers the WAL, checks the schema version (-EPROTONOSUPPORT if newer) and begins a transaction. */
+int index_open(struct io *io, struct index **out, struct err *e) MUST_CHECK;
+
+/* Commits, checkpoints everything, empties the WAL and closes; after index_failed only closes. ix is freed. */
+int index_close(struct index *ix, struct err *e) MUST_CHECK;
+/* Closes as a crash would: what was not committed is gone, no checkpoint is made. */
+void index_abandon(struct index *ix);
+
+/* COMMIT, then BEGIN. Counts of chunks and segments are brought up to date first; chunks that no extent refers to any
+ * more are removed. Runs a checkpoint when the WAL has grown enough. Not durable by itself. */
+int index_commit(struct index *ix, struct err *e) MUST_CHECK;
+
+/* Makes the last commit durable: fdatasync of the WAL outside the mutex (and of the database after a checkpoint). */
+int index_sync(struct index *ix, struct err *e) MUST_CHECK;
+
+bool index_failed(const struct index *ix);
+
+/* Bytes of pages that the open transaction has changed (an estimate): the caller commits early when they are many. */
+size_t index_pending(const struct index *ix);
+
+/* PRAGMA integrity_check and foreign counts: 0 when clean, -EUCLEAN with the first finding otherwise. */
+int index_check(struct index *ix, struct err *e) MUST_CHECK;
+
+/* --- counters kept in meta -------------------------------------------------------------------------------------- */
+
+/* Named unsigned counters, e.g. the ceilings below which numbers were given out. Absent: *value = fallback. */
+int index_meta_get(struct index *ix, const char *key, uint64_t fallback, uint64_t *value) MUST_CHECK;
+int index_meta_set(struct index *ix, const char *key, uint64_t value) MUST_CHECK;
+
+/* --- inodes ------------------------------------------------------------------------------------------------------- */
+
+enum { INDEX_INODE_XATTRS = 1 /* may have extended attributes; unset: certainly none */ };
+
+struct index_inode {
+	uint64_t ino;
+	uint32_t mode, nlink, uid, gid, rdev, flags;
+	uint64_t size;   /* bytes; a symlink's: its target's length; a directory's: its number of entries */
+	uint64_t blocks; /* estimate of 512-byte units stored */
+	uint64_t parent; /* of a directory; 0 otherwise */
+	uint64_t generation;
+	struct clock_time atime, mtime, ctime, btime;
+};
+
+int index_inode_get(struct index *ix, uint64_t ino, struct index_inode *out) MUST_CHECK; /* -ENOENT */
+int index_inode_put(struct index *ix, const struct index_inode *in) MUST_CHECK;          /* inserts or replaces */
+/* Removes the row with its symlink target, extended attributes and extents. Absent is no error. */
+int index_inode_delete(struct index *ix, uint64_t ino) MUST_CHECK;
+/* Inodes with nlink 0: files that were unlinked while open when the last mount ended. Up to max numbers: the count. */
+int index_inode_orphans(struct index *ix, uint64_t *ino, size_t max, size_t *n) MUST_CHECK;
+
+/* A symlink's target: bytes, no terminating zero. get: *len is the room in and the length out; -ERANGE, -ENOENT. */
+int index_symlink_put(struct index *ix, uint64_t ino, const char *target, size_t len) MUST_CHECK;
+int index_symlink_get(struct index *ix, uint64_t ino, char *target, size_t *len) MUST_CHECK;
+
+/* --- names -------------------------------------------------------------------------------------------------------- */
+
+struct index_dirent {
+	uint64_t ino, cookie; /* cookie rises with creation: the readdir offset */
+	uint8_t type;         /* DT_* of the inode */
+	uint8_t name_len;
+	char name[INDEX_NAME_MAX + 1];
+};
+
+int index_dirent_get(struct index *ix, uint64_t parent, const char *name, size_t len,
+		     struct index_dirent *out) MUST_CHECK; /* -ENOENT */
+int index_dirent_add(struct index *ix, uint64_t parent, const struct index_dirent *d) MUST_CHECK; /* -EEXIST */
+int index_dirent_remove(struct index *ix, uint64_t parent, const char *name, size_t len) MUST_CHECK; /* -ENOENT */
+/* Makes an existing name (its cookie stays) refer to another inode. -ENOENT */
+int index_dirent_set(struct index *ix, uint64_t parent, const char *name, size_t len, uint64_t ino,
+		     uint8_t type) MUST_CHECK;
+
+/* Calls fn for the entries of parent with a cookie above `after`, in order of cookies, until there are no more or fn
+ * returns non-zero (which is not an error). inode is the entry's row, or NULL where want_inodes is false or the row
+ * is not written yet. fn runs under the index's mutex and must not call the index. */
+typedef int (*index_dirent_fn)(void *arg, const struct index_dirent *d, const struct index_inode *inode);
+int index_dirent_list(struct index *ix, uint64_t parent, uint64_t after, bool want_inodes, index_dirent_fn fn,
+		      void *arg) MUST_CHECK;
+
+/* --- extended attributes ------------------------------------------------------------------------------------------ */
+
+/* get: *len is the room in (0: only ask) and the length out; -ENODATA, -ERANGE. */
+int index_xattr_get(struct index *ix, uint64_t ino, const char *name, void *value, size_t *len) MUST_CHECK;
+int index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *value, size_t len) MUST_CHECK;
+int index_xattr_remove(struct index *ix, uint64_t ino, const char *name) MUST_CHECK; /* -ENODATA */
+/* Names, each ending in a zero byte, one after the other; *len as in get. */
+int index_xattr_list(struct index *ix, uint64_t ino, char *names, size_t *len) MUST_CHECK;
+
+/* --- extents ------------------------------------------------------------------------------------------------------ */
+
+struct index_extent {
+	uint64_t off, len;  /* bytes of the file */
+	uint64_t chunk;     /* 0 in index_extent_set: a hole */
+	uint32_t chunk_off; /* bytes into the chunk's plaintext */
+};
+
+/* The extents that overlap [from, to), ascending, unclipped, at most max: *n. What lies between them is a hole. */
+int index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct index_extent *out, size_t max,
+		      size_t *n) MUST_CHECK;
+/* Maps [off, off + len) to x->chunk, or to a hole; what was there is cut, split or removed. The chunk's row must exist
+ * by the next commit. Joins with a predecessor that it continues in file and chunk. */
+int index_extent_set(struct index *ix, uint64_t ino, const struct index_extent *x) MUST_CHECK;
+
+/* --- chunks and segments ------------------------------------------------------------------------------------------ */
+
+struct index_chunk {
+	uint64_t id, segment, offset;
+	uint32_t stored_len, plain_len, data_start;
+	uint64_t sequence;
+	const void *frames; /* the encoded frame table; in index_chunk_get valid as long as the caller's buffer */
+	size_t frames_len;
+	const void *inline_data; /* put: the sealed record if it is kept in the index, else NULL */
+	bool is_inline;
+};
+
+int index_chunk_put(struct index *ix, const struct index_chunk *c) MUST_CHECK;
+/* The frame table is copied to buf. -ENOENT; -ERANGE when it does not fit. */
+int index_chunk_get(struct index *ix, uint64_t id, struct index_chunk *out, void *buf, size_t buf_len) MUST_CHECK;
+/* The record of an inline chunk; *len is the room in and the length out. -ENOENT, -ERANGE. */
+int index_inline_get(struct index *ix, uint64_t id, void *buf, size_t *len) MUST_CHECK;
+
+enum index_segment_state {
+	INDEX_SEGMENT_OPEN = 0,   /* appended to by the mount that made it */
+	INDEX_SEGMENT_SEALED = 1, /* complete */
+	INDEX_SEGMENT_DEAD = 2,   /* nothing refers to it: its file may be deleted, then its row */
+	INDEX_SEGMENT_INLINE = 3  /* no file; the header is in the row */
+};
+
+struct index_segment {
+	uint64_t id;
+	uint8_t name[16];
+	uint32_t epoch;
+	enum index_segment_state state;
+	uint64_t total;  /* bytes of the file */
+	uint64_t live;   /* stored bytes of chunks that have extents: kept by index_commit */
+	uint64_t chunks; /* such chunks: kept by index_commit */
+	uint8_t header[128];
+	size_t header_len;
+};
+
+/* Inserts, or updates state and total of an existing row (live and chunks are the index's own). */
+int index_segment_put(struct index *ix, const struct index_segment *s) MUST_CHECK;
+int index_segment_delete(struct index *ix, uint64_t id) MUST_CHECK;
+/* Rows with id > after, ascending, at most max: *n. */
+int index_segment_list(struct index *ix, uint64_t after, struct index_segment *out, size_t max, size_t *n) MUST_CHECK;
+/* Of these, rows without live chunks. */
+int index_segment_empty(struct index *ix, struct index_segment *out, size_t max, size_t *n) MUST_CHECK;
+
+/* --- totals ------------------------------------------------------------------------------------------------------- */
+
+struct index_totals {
+	uint64_t inodes, chunks, segments;
+	uint64_t logical;      /* bytes that extents map */
+	uint64_t stored, live; /* bytes of segments; of chunks that have extents */
+	uint64_t inline_bytes;
+};
+/* Reads whole tables: for `apfs info`, not for statfs. */
+int index_totals(struct index *ix, struct index_totals *out) MUST_CHECK;
+/* Stored bytes and codecs of one file are answered by its extents and their chunks: fn for each distinct chunk. */
+int index_file_chunks(struct index *ix, uint64_t ino, int (*fn)(void *arg, const struct index_chunk *c),
+		      void *arg) MUST_CHECK;
+/* Bytes of the database and of its WAL. */
+void index_size(struct index *ix, uint64_t *db, uint64_t *wal);
+
+#endif

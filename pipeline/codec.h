@@ -1,0 +1,36 @@
+/* Codecs. A frame is compressed alone. Codec numbers are part of the format; every build decodes every codec. */
+#ifndef APFS_PIPELINE_CODEC_H
+#define APFS_PIPELINE_CODEC_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum codec_id { CODEC_STORED = 0, CODEC_LZ4 = 1, CODEC_ZSTD = 2, CODEC_BROTLI = 3, CODEC_COUNT = 4 };
+
+/* Codec and level as a user names them: "off", "lz4", "zstd", "zstd:3", "zstd:-1", "brotli:4". */
+struct codec_choice {
+	enum codec_id codec;
+	int level; /* in the codec's own terms; 0 means the codec's default here */
+};
+
+const char *codec_name(enum codec_id codec); /* NULL when unknown */
+int codec_choice_parse(const char *text, struct codec_choice *out) MUST_CHECK;
+const char *codec_choice_format(struct codec_choice choice, char *buf, size_t len);
+
+/* A thread's contexts, allocated and prefaulted once. One thread at a time. */
+struct codec_ctx;
+int codec_ctx_new(struct codec_ctx **out) MUST_CHECK;
+void codec_ctx_free(struct codec_ctx *ctx);
+
+/* Compresses len bytes (1 to 64 KiB) into out. Returns the compressed size, at most cap; 0 when it would not fit, so
+ * that cap is also how small the result must be to be worth keeping; -errno on failure. CODEC_STORED always gives 0. */
+int codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *in, size_t len, void *out,
+		   size_t cap) MUST_CHECK;
+
+/* Decompresses in to exactly plain_len bytes of out, never writing more. -EBADMSG when in is not that. */
+int codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *in, size_t len, void *out,
+		     size_t plain_len) MUST_CHECK;
+
+#endif

@@ -1,0 +1,161 @@
+/*
+ * The pipeline: lists of ranges in, sealed chunks in segments out, and frames back. It knows nothing of the index; the
+ * caller records what it is given. docs/FORMAT.md has the layouts of segments, chunk records and frames.
+ */
+#ifndef APFS_PIPELINE_PIPELINE_H
+#define APFS_PIPELINE_PIPELINE_H
+
+#include "base/io.h"
+#include "pipeline/codec.h"
+#include "pipeline/superblock.h"
+
+#include <stdbool.h>
+
+#define PIPELINE_FRAME_MAX    65536u             /* plaintext bytes */
+#define PIPELINE_CHUNK_MIN    4096u              /* plaintext bytes, but for what a file's end leaves */
+#define PIPELINE_CHUNK_MAX    (16u << 20)        /* plaintext bytes */
+#define PIPELINE_INLINE_MAX   32768u             /* sealed bytes of a chunk kept in the index */
+#define PIPELINE_SEGMENT_SIZE ((uint64_t)64 << 20) /* nominal; the last chunk may overshoot */
+#define PIPELINE_SEGMENT_NAME 16                 /* bytes, random; hexadecimal in the file name */
+#define PIPELINE_HEADER_MAX   128                /* bytes of a segment's header */
+
+struct pipeline;
+
+struct pipeline_options {
+	struct io *io;                 /* borrowed */
+	const struct keyring *keyring; /* borrowed */
+	uint8_t uuid[SUPERBLOCK_UUID];
+	enum cipher_suite suite;   /* what new segments are sealed with */
+	unsigned workers;          /* threads of the pool, 0: the default for this machine */
+	uint64_t next_segment;     /* the first segment id never used */
+	bool read_only;
+};
+
+int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct err *e) MUST_CHECK;
+/* Waits for what is under way; nothing may be submitted any more. */
+void pipeline_free(struct pipeline *p);
+
+/* One piece of plaintext to seal. Data of successive items is packed into frames; an item does not straddle frames.
+ * Successive items of one inode that adjoin become one range of the chunk's record. */
+struct pipeline_item {
+	uint64_t ino, off;
+	uint32_t len; /* 1 to PIPELINE_FRAME_MAX */
+	const void *data;
+};
+
+struct pipeline_frame {
+	uint32_t plain_len, stored_len; /* stored_len counts nonce and tag */
+	uint8_t codec;
+};
+
+/* A sealed chunk, as the index must remember it. Plain data, one allocation, the caller's to free(). */
+struct pipeline_chunk {
+	uint64_t id, segment;
+	uint64_t offset;     /* of the record in the segment; 0 when inline */
+	uint32_t stored_len; /* of the whole record */
+	uint32_t plain_len;
+	uint32_t data_start; /* of the first frame within the record */
+	uint32_t nframes;
+	void *inline_data; /* points into this allocation: the record's stored_len bytes; NULL in a segment */
+	struct pipeline_frame frame[];
+};
+
+/* A request to seal. Everything it points to is the caller's and stays unchanged until `done`. */
+struct pipeline_seal {
+	const struct pipeline_item *item;
+	size_t nitems;
+	uint64_t chunk_id; /* never used before */
+	uint64_t sequence; /* recorded, rises with every seal of the volume */
+	struct codec_choice choice;
+	uint32_t frame_size; /* plaintext bytes a frame is filled to, at most PIPELINE_FRAME_MAX */
+	bool to_inline;      /* keep the record out of segments if its stored_len is at most PIPELINE_INLINE_MAX */
+	/* Called once, from a worker or, where the chunk has few frames, from within pipeline_seal_submit, with no lock
+	 * of the pipeline held. ret is 0 and chunk the callee's, or -errno with the origin in e. May submit again. */
+	void (*done)(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e);
+	void *arg; /* the caller's */
+};
+
+/* Seals and appends. All failures are reported through done. Any thread. */
+void pipeline_seal_submit(struct pipeline *p, struct pipeline_seal *rq);
+
+/* Makes every chunk whose done() has returned 0 before this call durable: fdatasync of each segment appended to. A
+ * failure is final (-EIO or what the device said). Any thread; concurrent calls share. */
+int pipeline_sync(struct pipeline *p, struct err *e) MUST_CHECK;
+
+/* Runs fn(arg) on the worker pool: prefetch and other work that may wait. -EAGAIN when the queue is full. */
+int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg) MUST_CHECK;
+
+/* Reads, opens and decompresses frame number n of a chunk into out (frame[n].plain_len bytes). inline_data says where
+ * the record is if the chunk is inline. -EBADMSG: damaged or not authentic. -ENOENT: the segment is gone. Any thread:
+ * contexts come from a small cache. */
+int pipeline_read_frame(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
+			void *out, struct err *e) MUST_CHECK;
+
+/* As pipeline_read_frame for the frames [n, n + count) to consecutive places of out, with one read of the segment. */
+int pipeline_read_frames(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
+			 uint32_t count, void *out, struct err *e) MUST_CHECK;
+
+/* --- segments ---------------------------------------------------------------------------------------------------- */
+
+enum pipeline_segment_kind { PIPELINE_SEGMENT_FILE = 0, PIPELINE_SEGMENT_INLINE = 1 };
+
+/* What the index must remember of a segment. An inline segment has no file: its header lives in the index. */
+struct pipeline_segment {
+	uint64_t id;
+	enum pipeline_segment_kind kind;
+	uint8_t name[PIPELINE_SEGMENT_NAME];
+	uint32_t epoch;
+	uint16_t header_len;
+	uint8_t header[PIPELINE_HEADER_MAX];
+	uint64_t size; /* bytes appended so far, header included; 0 when inline */
+	bool open;     /* being appended to by this mount */
+};
+
+/* Makes a segment of an earlier mount known, so that its chunks can be read. Its file is opened on first use. */
+int pipeline_segment_add(struct pipeline *p, const struct pipeline_segment *s) MUST_CHECK;
+
+/* Segments made by this mount with id >= from, in order, at most max: the count. A segment is listed as soon as a
+ * chunk in it can have been reported. */
+size_t pipeline_segment_new_since(struct pipeline *p, uint64_t from, struct pipeline_segment *out, size_t max);
+
+/* Fills *out; -ENOENT if unknown. */
+int pipeline_segment_get(struct pipeline *p, uint64_t id, struct pipeline_segment *out) MUST_CHECK;
+
+/* Ends appending to an open segment (the next chunk starts another). */
+void pipeline_segment_roll(struct pipeline *p, uint64_t id);
+
+/* Deletes a segment's file, which must not be open for appending, and forgets it. Frames being read from it finish. */
+int pipeline_segment_delete(struct pipeline *p, uint64_t id, struct err *e) MUST_CHECK;
+
+/* The file of a segment, as "segments/xx/<32 hex digits>". */
+void pipeline_segment_path(const uint8_t name[PIPELINE_SEGMENT_NAME], char *buf, size_t len);
+
+/* --- scanning, for recovery and check ---------------------------------------------------------------------------- */
+
+struct pipeline_range {
+	uint64_t ino, off;
+	uint32_t len;
+};
+
+struct pipeline_record {
+	uint64_t chunk_id, sequence, offset;
+	uint32_t stored_len, plain_len, nframes, nranges;
+	const struct pipeline_range *range; /* valid during the call */
+};
+
+/* Calls fn for each valid record of a known segment's file, in order, and stops at the first that is not;
+ * *valid_end is where that is. A non-zero return of fn ends the scan and is the result. */
+int pipeline_segment_scan(struct pipeline *p, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r),
+			  void *arg, uint64_t *valid_end, struct err *e) MUST_CHECK;
+
+/* --- counters ---------------------------------------------------------------------------------------------------- */
+
+struct pipeline_stats {
+	uint64_t sealed_plain, sealed_stored; /* bytes */
+	uint64_t chunks, frames, frames_stored; /* sealed; frames_stored were incompressible */
+	uint64_t frames_read, bytes_read;
+	uint64_t syncs;
+};
+void pipeline_stats_get(struct pipeline *p, struct pipeline_stats *out);
+
+#endif
