@@ -5,12 +5,12 @@
 #ifndef APFS_BASE_ERR_H
 #define APFS_BASE_ERR_H
 
-#define MUST_CHECK  __attribute__((warn_unused_result))
+#define MUST_CHECK   __attribute__((warn_unused_result))
 #define PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 enum err_domain {
 	ERR_NONE = 0,
-	ERR_IO,     /* the backing storage failed */
+	ERR_IO,	    /* the backing storage failed */
 	ERR_FORMAT, /* bytes of STORE are not what docs/FORMAT.md says */
 	ERR_AUTH,   /* bytes of STORE fail authentication */
 	ERR_CODEC,  /* a frame does not decompress */

@@ -1,0 +1,354 @@
+#include "base/io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+struct posix_io {
+	struct io io;
+	int dirfd; /* STORE; also what the lock is held on */
+};
+
+struct posix_file {
+	struct io_file file;
+	int fd;
+};
+
+static int dirfd_of(const struct io *io)
+{
+	return ((const struct posix_io *)io)->dirfd;
+}
+
+static int fd_of(const struct io_file *f)
+{
+	return ((const struct posix_file *)f)->fd;
+}
+
+/* Keeps every path inside STORE: relative, no empty, "." or ".." component. */
+static int check_path(const char *path)
+{
+	for (const char *p = path;; p++) {
+		size_t n = strcspn(p, "/");
+		if (n == 0 || (n == 1 && p[0] == '.') || (n == 2 && p[0] == '.' && p[1] == '.'))
+			return -EINVAL;
+		p += n;
+		if (!*p)
+			return 0;
+	}
+}
+
+/* openat that a signal does not end. Symbolic links and waiting fifos in STORE are not ours: neither is followed. */
+static int open_at(int dirfd, const char *path, int flags)
+{
+	for (;;) {
+		int fd = openat(dirfd, path, flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0600);
+		if (fd >= 0)
+			return fd;
+		if (errno != EINTR)
+			return -errno;
+	}
+}
+
+/* Opens a directory; "" is STORE itself. */
+static int open_dir(const struct io *io, const char *path)
+{
+	if (!*path)
+		return open_at(dirfd_of(io), ".", O_RDONLY | O_DIRECTORY);
+	int ret = check_path(path);
+	return ret ? ret : open_at(dirfd_of(io), path, O_RDONLY | O_DIRECTORY);
+}
+
+static int posix_open(struct io *io, const char *path, unsigned flags, struct io_file **out)
+{
+	int mode = flags & IO_WRITE ? O_RDWR : O_RDONLY;
+	struct stat st;
+
+	int ret = check_path(path);
+	if (ret)
+		return ret;
+	if (flags & IO_CREATE)
+		mode |= O_CREAT;
+	if (flags & IO_EXCL)
+		mode |= O_CREAT | O_EXCL;
+
+	struct posix_file *f = malloc(sizeof(*f));
+	if (!f)
+		return -ENOMEM;
+	int fd = open_at(dirfd_of(io), path, mode);
+	if (fd < 0) {
+		free(f);
+		return fd;
+	}
+	if (fstat(fd, &st))
+		ret = -errno;
+	else if (!S_ISREG(st.st_mode))
+		ret = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+	if (ret) {
+		(void)close(fd);
+		free(f);
+		return ret;
+	}
+	f->file.io = io;
+	f->fd = fd;
+	*out = &f->file;
+	return 0;
+}
+
+static void posix_close(struct io_file *f)
+{
+	(void)close(fd_of(f));
+	free(f);
+}
+
+static ssize_t posix_pread(struct io_file *f, void *buf, size_t len, uint64_t off)
+{
+	size_t done = 0;
+
+	if (off > INT64_MAX || len > INT64_MAX - off)
+		return -EINVAL;
+	while (done < len) {
+		ssize_t n = pread(fd_of(f), (char *)buf + done, len - done, (off_t)(off + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+static int posix_pwrite(struct io_file *f, const void *buf, size_t len, uint64_t off)
+{
+	size_t done = 0;
+
+	if (off > INT64_MAX || len > INT64_MAX - off)
+		return -EFBIG;
+	while (done < len) {
+		ssize_t n = pwrite(fd_of(f), (const char *)buf + done, len - done, (off_t)(off + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+static int posix_sync(struct io_file *f)
+{
+	/* EINTR reports a signal, no failed write: only that may be tried again. */
+	while (fdatasync(fd_of(f))) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static int posix_truncate(struct io_file *f, uint64_t size)
+{
+	if (size > INT64_MAX)
+		return -EFBIG;
+	while (ftruncate(fd_of(f), (off_t)size)) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static int posix_allocate(struct io_file *f, uint64_t off, uint64_t len)
+{
+	if (off > INT64_MAX || len > INT64_MAX - off)
+		return -EFBIG;
+	while (fallocate(fd_of(f), 0, (off_t)off, (off_t)len)) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static int posix_size(struct io_file *f, uint64_t *size)
+{
+	struct stat st;
+
+	if (fstat(fd_of(f), &st))
+		return -errno;
+	*size = (uint64_t)st.st_size;
+	return 0;
+}
+
+static int posix_unlink(struct io *io, const char *path)
+{
+	int ret = check_path(path);
+
+	if (ret)
+		return ret;
+	return unlinkat(dirfd_of(io), path, 0) ? -errno : 0;
+}
+
+static int posix_rename(struct io *io, const char *from, const char *to)
+{
+	int ret = check_path(from);
+
+	if (!ret)
+		ret = check_path(to);
+	if (ret)
+		return ret;
+	return renameat(dirfd_of(io), from, dirfd_of(io), to) ? -errno : 0;
+}
+
+static int posix_mkdir(struct io *io, const char *path)
+{
+	int ret = check_path(path);
+
+	if (ret)
+		return ret;
+	return mkdirat(dirfd_of(io), path, 0700) ? -errno : 0;
+}
+
+static int posix_sync_dir(struct io *io, const char *path)
+{
+	int ret = 0;
+	int fd = open_dir(io, path);
+
+	if (fd < 0)
+		return fd;
+	while (fsync(fd)) {
+		if (errno != EINTR) {
+			ret = -errno;
+			break;
+		}
+	}
+	(void)close(fd);
+	return ret;
+}
+
+static int posix_list(struct io *io, const char *path, io_list_fn fn, void *arg)
+{
+	int fd = open_dir(io, path);
+
+	if (fd < 0)
+		return fd;
+	DIR *d = fdopendir(fd);
+	if (!d) {
+		int ret = -errno;
+		(void)close(fd);
+		return ret;
+	}
+
+	int ret = 0;
+	while (!ret) {
+		errno = 0;
+		const struct dirent *e = readdir(d);
+		if (!e) {
+			ret = -errno;
+			break;
+		}
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			ret = fn(arg, e->d_name);
+	}
+	(void)closedir(d);
+	return ret;
+}
+
+static int posix_stat(struct io *io, const char *path, struct io_stat *out)
+{
+	struct stat st;
+	int ret = *path ? check_path(path) : 0;
+
+	if (ret)
+		return ret;
+	if (fstatat(dirfd_of(io), path, &st, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH))
+		return -errno;
+	*out = (struct io_stat){
+	    .size = (uint64_t)st.st_size,
+	    .stored = (uint64_t)st.st_blocks * 512,
+	    .mtime = st.st_mtim.tv_sec,
+	    .dir = S_ISDIR(st.st_mode),
+	};
+	return 0;
+}
+
+static int posix_space(struct io *io, struct io_space *space)
+{
+	struct statvfs v;
+
+	while (fstatvfs(dirfd_of(io), &v)) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	*space = (struct io_space){
+	    .total = (uint64_t)v.f_blocks * v.f_frsize,
+	    .free = (uint64_t)v.f_bfree * v.f_frsize,
+	    .avail = (uint64_t)v.f_bavail * v.f_frsize,
+	    .files = v.f_files,
+	    .files_free = v.f_ffree,
+	};
+	return 0;
+}
+
+static int posix_lock(struct io *io)
+{
+	while (flock(dirfd_of(io), LOCK_EX | LOCK_NB)) {
+		if (errno == EWOULDBLOCK)
+			return -EBUSY;
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static void posix_free(struct io *io)
+{
+	(void)close(dirfd_of(io));
+	free(io);
+}
+
+static const struct io_ops posix_ops = {
+    .open = posix_open,
+    .close = posix_close,
+    .pread = posix_pread,
+    .pwrite = posix_pwrite,
+    .sync = posix_sync,
+    .truncate = posix_truncate,
+    .allocate = posix_allocate,
+    .size = posix_size,
+    .unlink = posix_unlink,
+    .rename = posix_rename,
+    .mkdir = posix_mkdir,
+    .sync_dir = posix_sync_dir,
+    .list = posix_list,
+    .stat = posix_stat,
+    .space = posix_space,
+    .lock = posix_lock,
+    .free = posix_free,
+};
+
+int io_posix_new(const char *path, struct io **out, struct err *e)
+{
+	struct posix_io *p = malloc(sizeof(*p));
+
+	if (!p)
+		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the store's directory");
+	do {
+		p->dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	} while (p->dirfd < 0 && errno == EINTR);
+	if (p->dirfd < 0) {
+		int code = -errno;
+		free(p);
+		return err_set(e, code, ERR_IO, "%s: %s", path, err_text(NULL, code));
+	}
+	p->io.ops = &posix_ops;
+	*out = &p->io;
+	return 0;
+}
