@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,7 +17,9 @@ struct codec_choice {
 };
 
 const char *codec_name(enum codec_id codec); /* NULL when unknown */
+/* Levels: lz4 -64 to 12, zstd -5 to 19, brotli 1 to 11. -EINVAL: not a choice. -ERANGE: no such level. */
 int codec_choice_parse(const char *text, struct codec_choice *out) MUST_CHECK;
+/* The choice as codec_choice_parse takes it, into buf, which is returned. */
 const char *codec_choice_format(struct codec_choice choice, char *buf, size_t len);
 
 /* A thread's contexts, allocated and prefaulted once. One thread at a time. */
@@ -32,5 +35,9 @@ int codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void
 /* Decompresses in to exactly plain_len bytes of out, never writing more. -EBADMSG when in is not that. */
 int codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *in, size_t len, void *out,
 		     size_t plain_len) MUST_CHECK;
+
+/* A guess from a sample, in a few microseconds and without a context: true when no codec would gain more than a few
+ * percent, so that the bytes are better stored. False for less than 512 bytes. */
+bool codec_looks_incompressible(const void *in, size_t len);
 
 #endif
