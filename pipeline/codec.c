@@ -145,17 +145,17 @@ int codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *in,
 }
 
 /* Bytes looked at: strips spread evenly, so that a compressible part of some size is met. */
-#define SAMPLE	    4096u
-#define STRIPS	    16u
+#define STRIPS	    32u
+#define STRIP	    64u
+#define SAMPLE	    (STRIPS * STRIP)
 #define SAMPLE_MIN  512u
 #define PROBE	    8u	 /* bytes compared where repeats are sought */
-#define PROBE_SLOTS 512u /* a power of two */
+#define PROBE_SLOTS 512u /* 2^9 */
 
 /* Fills the histogram of a sample and returns the number of bytes in it. */
 static size_t sample_count(const uint8_t *in, size_t len, uint32_t count[256])
 {
-	const size_t strip = SAMPLE / STRIPS;
-	size_t step = (len - strip) / (STRIPS - 1);
+	size_t step = (len - STRIP) / (STRIPS - 1);
 
 	if (len <= SAMPLE) {
 		for (size_t i = 0; i < len; i++)
@@ -163,7 +163,7 @@ static size_t sample_count(const uint8_t *in, size_t len, uint32_t count[256])
 		return len;
 	}
 	for (size_t s = 0; s < STRIPS; s++) {
-		for (size_t i = 0; i < strip; i++)
+		for (size_t i = 0; i < STRIP; i++)
 			count[in[s * step + i]]++;
 	}
 	return SAMPLE;

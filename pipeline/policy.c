@@ -1,0 +1,33 @@
+#include "pipeline/policy.h"
+
+#include <stddef.h>
+
+#define CHUNK_LEAST ((uint32_t)4 << 10)
+#define CHUNK_FIRST ((uint32_t)64 << 10)
+#define WORKERS_MAX 32u
+
+/* A band is a decade of file sizes and two doublings of the chunk, so on a logarithmic scale the exponent rises by one
+ * at each half decade. */
+static const uint64_t half_decades[] = {
+    3162278u, 10000000u, 31622777u, 100000000u, 316227767u, 1000000000u, 3162277661u, 10000000000u,
+};
+
+uint32_t policy_chunk_size(uint64_t size, uint64_t memory)
+{
+	uint32_t chunk = CHUNK_FIRST;
+
+	for (size_t i = 0; i < sizeof(half_decades) / sizeof(half_decades[0]) && size >= half_decades[i]; i++)
+		chunk *= 2;
+	while (chunk > CHUNK_LEAST && chunk > memory / 16)
+		chunk /= 2;
+	return chunk;
+}
+
+unsigned policy_workers(unsigned cores)
+{
+	unsigned workers = cores > 2 ? cores - 1 : cores;
+
+	if (!workers)
+		return 1;
+	return workers < WORKERS_MAX ? workers : WORKERS_MAX;
+}
