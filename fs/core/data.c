@@ -1,0 +1,548 @@
+/* Reading and writing a file's bytes through its map. */
+#include "fs/core/volume.h"
+#include "pipeline/policy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LOAD_WINDOW  ((uint64_t)16 << 20) /* bytes of a map asked of the index at once */
+#define LOAD_EXTENTS 128u
+#define READ_RETRIES 8			   /* reads that met an extent which moved meanwhile */
+#define STREAM_MIN   ((uint32_t)256 << 10) /* bytes: the smallest chunk made before a cut */
+#define STREAM_STEPS 4096u		   /* pieces looked at for one chunk: a random writer has many and fills none */
+#define PREFETCH_JOB ((uint32_t)256 << 10)
+
+struct core_file {
+	struct core *core;
+	struct node *node;
+	int flags;
+	bool writer;
+};
+
+/* --- the map ------------------------------------------------------------------------------------------------------ */
+
+static int load_hole(struct node *n, uint64_t from, uint64_t to)
+{
+	struct piece hole = {.off = from, .len = to - from, .kind = PIECE_HOLE};
+
+	return to > from ? map_set(&n->map, &hole, NULL) : 0;
+}
+
+int data_load(struct core *c, struct node *n, uint64_t from, uint64_t to)
+{
+	struct index_extent x[LOAD_EXTENTS];
+	struct piece *next = map_find(&n->map, from);
+	uint64_t end = to > from + LOAD_WINDOW ? to : from + LOAD_WINDOW;
+	size_t count = 0;
+	int ret = 0;
+
+	if (next && next->off < end)
+		end = next->off;
+	if (!n->in_index && !n->in_cut)
+		return load_hole(n, from, end);
+	ret = index_extent_list(c->index, n->ino, from, end, x, LOAD_EXTENTS, &count);
+	if (count == LOAD_EXTENTS && x[count - 1].off + x[count - 1].len < end)
+		end = x[count - 1].off + x[count - 1].len; /* what lies further is for another call */
+	for (size_t i = 0; i < count && !ret; i++) {
+		uint64_t start = x[i].off > from ? x[i].off : from;
+		uint64_t stop = x[i].off + x[i].len < end ? x[i].off + x[i].len : end;
+		struct piece p = {.off = start,
+				  .len = stop - start,
+				  .kind = PIECE_EXTENT,
+				  .chunk = x[i].chunk,
+				  .pos = x[i].chunk_off + (uint32_t)(start - x[i].off)};
+
+		ret = load_hole(n, from, start);
+		if (!ret)
+			ret = map_set(&n->map, &p, NULL);
+		from = stop;
+	}
+	return ret ? ret : load_hole(n, from, end);
+}
+
+/* The piece that holds off, which is below the file's size; loads it if need be. Under n->lock. */
+static int data_piece(struct core *c, struct node *n, uint64_t off, struct piece **out)
+{
+	struct piece *p = map_find(&n->map, off);
+	int ret;
+
+	if (!p || p->off > off) {
+		ret = data_load(c, n, off, off + 1);
+		if (ret)
+			return ret;
+		p = map_find(&n->map, off);
+		if (!p || p->off > off)
+			return -EIO;
+	}
+	*out = p;
+	return 0;
+}
+
+int data_truncate(struct core *c, struct node *n, uint64_t size)
+{
+	struct piece hole = {.off = size, .len = CORE_SIZE_MAX - size, .kind = PIECE_HOLE, .dirty = true};
+	int ret = 0;
+
+	if (size < n->attr.size) {
+		if (n->in_index || n->in_cut)
+			ret = map_set(&n->map, &hole, NULL);
+		else
+			ret = map_clear(&n->map, size, CORE_SIZE_MAX - size);
+		if (ret)
+			return ret;
+		if (n->full_from > size)
+			n->full_from = size;
+		n->pending_bytes = n->pending_bytes < size ? n->pending_bytes : size;
+		n->attr.blocks = size ? (uint64_t)((double)n->attr.blocks * ((double)size / (double)n->attr.size)) : 0;
+	}
+	n->attr.size = size;
+	node_touch(c, n);
+	return 0;
+}
+
+/* --- writing ------------------------------------------------------------------------------------------------------ */
+
+static bool piece_writable(const struct piece *p)
+{
+	return p->kind == PIECE_BUFFER && !p->buffer->inflight;
+}
+
+/* Bytes go into whole blocks of POOL_BLOCK, aligned in the file, so that a sequential writer's frames are. */
+static int write_step(struct core *c, struct node *n, const uint8_t *src, size_t len, uint64_t off, size_t *done)
+{
+	struct piece *p = map_find(&n->map, off);
+	size_t room = POOL_BLOCK - off % POOL_BLOCK;
+	size_t k = len < room ? len : room;
+	size_t cap = k;
+	struct buffer *b;
+	struct piece piece;
+	int ret;
+
+	if (p && p->off <= off && piece_writable(p)) {
+		uint64_t left = p->off + p->len - off;
+
+		*done = len < left ? len : (size_t)left;
+		memcpy(p->buffer->data + p->pos + (off - p->off), src, *done);
+		return 0;
+	}
+	p = off % POOL_BLOCK ? map_before(&n->map, off) : NULL;
+	if (p && piece_writable(p) && p->pos + p->len == p->buffer->len) {
+		b = p->buffer;
+		if (b->len < b->cap) {
+			*done = k < b->cap - b->len ? k : b->cap - b->len;
+			ret = map_extend(&n->map, p, *done);
+			if (ret)
+				return ret;
+			memcpy(b->data + b->len, src, *done);
+			b->len += (uint32_t)*done;
+			n->pending_bytes += *done;
+			return 0;
+		}
+		cap = 2 * (size_t)b->cap < room ? 2 * (size_t)b->cap : room; /* appended to again and again */
+		cap = cap < k ? k : cap;
+	}
+	ret = buffer_new(c, cap, &b);
+	if (ret)
+		return ret;
+	memcpy(b->data, src, k);
+	b->len = (uint32_t)k;
+	piece = (struct piece){.off = off, .len = k, .kind = PIECE_BUFFER, .buffer = b, .dirty = true};
+	ret = map_set(&n->map, &piece, NULL);
+	if (ret) {
+		buffer_unref(b);
+		return ret;
+	}
+	n->pending_bytes += k;
+	*done = k;
+	return 0;
+}
+
+/* As much as there is memory for: *done. -EAGAIN: wait and go on. Under n->lock. */
+static int write_locked(struct core *c, struct node *n, const uint8_t *src, size_t len, uint64_t off, size_t *done)
+{
+	int ret = 0;
+
+	*done = 0;
+	if (off < n->full_from)
+		n->full_from = off;
+	while (*done < len && !ret) {
+		size_t k = 0;
+
+		ret = write_step(c, n, src + *done, len - *done, off + *done, &k);
+		*done += k;
+		n->unsealed += (uint32_t)k;
+	}
+	if (*done && off + *done > n->attr.size)
+		n->attr.size = off + *done;
+	return ret == -ENOMEM ? -EAGAIN : ret;
+}
+
+static void clear_suid(struct node *n)
+{
+	uint32_t mode = n->attr.mode & ~(uint32_t)S_ISUID;
+
+	if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
+		mode &= ~(uint32_t)S_ISGID;
+	n->attr.mode = mode;
+}
+
+int data_kill_priv(struct core *c, struct node *n, bool suidgid)
+{
+	int ret;
+
+	if (suidgid)
+		clear_suid(n);
+	if (!(n->attr.flags & NODE_CAPABILITY))
+		return 0;
+	ret = index_xattr_remove(c->index, n->ino, "security.capability");
+	if (ret && ret != -ENODATA)
+		return ret;
+	n->attr.flags &= ~(uint32_t)NODE_CAPABILITY;
+	atomic_store(&c->ns_dirty, true);
+	return 0;
+}
+
+int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags)
+{
+	struct core *c = f->core;
+	struct node *n = f->node;
+	const uint8_t *src = buf;
+	bool stream;
+	int ret = core_may_write(c);
+
+	if (ret || !len)
+		return ret;
+	ret = memory_wait(c, len);
+	if (ret)
+		return ret;
+	for (;;) {
+		size_t done = 0;
+
+		{
+			SCOPED_LOCK(&n->lock);
+			if (flags & CORE_WRITE_APPEND && src == buf)
+				off = n->attr.size;
+			if (off >= CORE_SIZE_MAX || len > CORE_SIZE_MAX - off)
+				return -EFBIG;
+			ret = data_kill_priv(c, n, flags & CORE_WRITE_KILL_SUIDGID);
+			if (!ret)
+				ret = write_locked(c, n, src, len, off, &done);
+			if (!(flags & CORE_WRITE_CACHED)) {
+				n->attr.mtime = core_now(c);
+				n->attr.ctime = n->attr.mtime;
+			}
+			node_touch(c, n);
+			stream = n->unsealed >= STREAM_MIN;
+		}
+		if (stream)
+			seal_stream(c, n);
+		src += done;
+		off += done;
+		len -= done;
+		if (ret != -EAGAIN)
+			break;
+		ret = cut_wait(c, NULL); /* the arena is full of small dirty pieces: make them clean */
+		if (ret)
+			break;
+	}
+	if (!ret && f->flags & (O_SYNC | O_DSYNC))
+		ret = cut_wait(c, n);
+	return ret;
+}
+
+void seal_stream(struct core *c, struct node *n)
+{
+	struct seal_item item[PIPELINE_CHUNK_MAX / POOL_BLOCK];
+	size_t count;
+
+	do {
+		(void)pthread_mutex_lock(&n->lock);
+		struct piece *p = map_find(&n->map, n->full_from), *first = p;
+		uint32_t want = policy_chunk_size(n->attr.size, c->opt.memory), have = 0;
+
+		want = want < STREAM_MIN ? STREAM_MIN : want;
+		count = 0;
+		for (unsigned steps = 0; p && have < want && steps < STREAM_STEPS; p = map_next(p), steps++)
+			if (p->kind == PIECE_BUFFER && !p->sealing && p->len == POOL_BLOCK)
+				have += POOL_BLOCK;
+		if (have >= want && !n->cutting) {
+			for (p = first; count < want / POOL_BLOCK; p = map_next(p))
+				if (p->kind == PIECE_BUFFER && !p->sealing && p->len == POOL_BLOCK) {
+					n->full_from = p->off + p->len;
+					seal_take(c, n, p, &item[count++]);
+				}
+		} else {
+			n->unsealed = have;
+		}
+		(void)pthread_mutex_unlock(&n->lock);
+		if (count && seal_submit(c, item, count, PIPELINE_FRAME_MAX, false, NULL))
+			for (size_t i = 0; i < count; i++) {
+				seal_settle(&item[i]);
+				node_put(c, item[i].node);
+			}
+	} while (count);
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------ */
+
+/* A run of bytes of one extent, taken from the map under the lock and read after. */
+struct read_run {
+	uint64_t chunk;
+	uint8_t *dst;
+	uint32_t pos, len;
+};
+#define READ_RUNS 64
+
+/* Copies what is in memory, fills holes and notes extents, from *off to end or until runs are full. Under n->lock. */
+static int read_map(struct core *c, struct node *n, uint8_t *dst, uint64_t *off, uint64_t end, struct read_run *run,
+		    size_t *runs)
+{
+	*runs = 0;
+	while (*off < end && *runs < READ_RUNS) {
+		struct piece *p;
+		int ret = data_piece(c, n, *off, &p);
+		uint64_t skip, k;
+
+		if (ret)
+			return ret;
+		skip = *off - p->off;
+		k = p->len - skip < end - *off ? p->len - skip : end - *off;
+		if (p->kind == PIECE_HOLE)
+			memset(dst, 0, k);
+		else if (p->kind == PIECE_BUFFER)
+			memcpy(dst, p->buffer->data + p->pos + skip, k);
+		else
+			run[(*runs)++] = (struct read_run){p->chunk, dst, p->pos + (uint32_t)skip, (uint32_t)k};
+		*off += k;
+		dst += k;
+	}
+	return 0;
+}
+
+struct prefetch {
+	struct core *core;
+	struct node *node;
+	uint64_t off;
+};
+
+static void prefetch_run(void *arg)
+{
+	struct prefetch *pf = arg;
+	struct core *c = pf->core;
+	uint64_t off = pf->off, end = off + PREFETCH_JOB;
+
+	while (off < end) {
+		struct piece *p, got = {0};
+		{
+			SCOPED_LOCK(&pf->node->lock);
+			if (off >= pf->node->attr.size || data_piece(c, pf->node, off, &p))
+				break;
+			got = *p;
+		}
+		uint64_t skip = off - got.off, len = got.len - skip < end - off ? got.len - skip : end - off;
+
+		if (got.kind == PIECE_EXTENT)
+			chunk_prefetch(c, got.chunk, got.pos + (uint32_t)skip, (uint32_t)len);
+		off += len;
+	}
+	node_put(c, pf->node);
+	free(pf);
+}
+
+/* Decodes ahead of a sequential reader that asks in small pieces; large ones the kernel reads ahead by itself. */
+static void prefetch(struct core *c, struct node *n, uint64_t off)
+{
+	struct prefetch *pf = malloc(sizeof(*pf));
+
+	if (!pf)
+		return;
+	*pf = (struct prefetch){c, n, off};
+	node_ref(c, n);
+	if (!pipeline_run(c->pipeline, prefetch_run, pf))
+		return;
+	node_put(c, n);
+	free(pf);
+}
+
+/* Under n->lock: relatime, as the kernel does it for other filesystems. */
+static void touch_atime(struct core *c, struct node *n)
+{
+	struct index_inode *a = &n->attr;
+	struct clock_time now;
+
+	if (c->opt.read_only || c->opt.noatime)
+		return;
+	if ((a->atime.sec > a->mtime.sec || (a->atime.sec == a->mtime.sec && a->atime.nsec >= a->mtime.nsec)) &&
+	    (a->atime.sec > a->ctime.sec || (a->atime.sec == a->ctime.sec && a->atime.nsec >= a->ctime.nsec))) {
+		now = core_now(c);
+		if (now.sec - a->atime.sec < 24 * 3600)
+			return;
+	}
+	a->atime = core_now(c);
+	node_touch(c, n);
+}
+
+static int read_runs(struct core *c, const struct read_run *run, size_t runs, struct node *n)
+{
+	struct err e = {0};
+
+	for (size_t i = 0; i < runs; i++) {
+		int ret = chunk_read(c, run[i].chunk, run[i].pos, run[i].len, run[i].dst, &e);
+
+		if (ret == -ENOENT)
+			return -EAGAIN; /* replaced and deleted since the map was read */
+		if (ret) {
+			log_error(
+			    "inode %llu cannot be read: %s; run `apfs info` on the file, restore it from a backup",
+			    (unsigned long long)n->ino, err_text(&e, ret));
+			return ret == -ENOMEM ? ret : -EIO;
+		}
+	}
+	return 0;
+}
+
+ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
+{
+	struct core *c = f->core;
+	struct node *n = f->node;
+	struct read_run run[READ_RUNS];
+	uint8_t *dst = buf;
+	uint64_t pos = off, end = off, ahead = 0;
+	int tries = 0;
+
+	do {
+		size_t runs;
+		uint64_t start = pos;
+		int ret;
+		{
+			SCOPED_LOCK(&n->lock);
+			end = off >= n->attr.size ? off : len < n->attr.size - off ? off + len : n->attr.size;
+			if (pos == off && !tries) {
+				n->streak = off == n->read_next ? n->streak + 1 : 0;
+				n->read_next = off + len;
+				if (n->streak >= 2 && len < PREFETCH_JOB &&
+				    off / PREFETCH_JOB != (off + len) / PREFETCH_JOB)
+					ahead = (off + len) / PREFETCH_JOB * PREFETCH_JOB + PREFETCH_JOB;
+				touch_atime(c, n);
+			}
+			if (pos > end)
+				break; /* truncated while we were reading */
+			ret = read_map(c, n, dst + (pos - off), &pos, end, run, &runs);
+		}
+		if (!ret)
+			ret = read_runs(c, run, runs, n);
+		if (ret == -EAGAIN && ++tries < READ_RETRIES) {
+			SCOPED_LOCK(&n->lock);
+			map_drop_clean(&n->map); /* what was cached of the index may be old */
+			pos = start;
+			continue;
+		}
+		if (ret)
+			return ret == -EAGAIN ? -EIO : ret;
+	} while (pos < end);
+	if (ahead)
+		prefetch(c, n, ahead);
+	return (ssize_t)(end - off);
+}
+
+int core_file_seek(struct core_file *f, uint64_t off, int whence, uint64_t *out)
+{
+	struct node *n = f->node;
+
+	SCOPED_LOCK(&n->lock);
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	if (off >= n->attr.size)
+		return -ENXIO;
+	if (n->writers) {
+		*out = whence == SEEK_DATA ? off : n->attr.size;
+		return 0;
+	}
+	while (off < n->attr.size) {
+		struct piece *p;
+		int ret = data_piece(f->core, n, off, &p);
+
+		if (ret)
+			return ret;
+		if ((p->kind != PIECE_HOLE) == (whence == SEEK_DATA)) {
+			*out = off;
+			return 0;
+		}
+		off = p->off + p->len;
+	}
+	if (whence == SEEK_DATA)
+		return -ENXIO;
+	*out = n->attr.size;
+	return 0;
+}
+
+/* --- open files --------------------------------------------------------------------------------------------------- */
+
+int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **out)
+{
+	struct core_file *f = calloc(1, sizeof(*f));
+	int ret;
+
+	if (!f)
+		return -ENOMEM;
+	f->core = c;
+	f->flags = flags;
+	f->writer = (flags & O_ACCMODE) != O_RDONLY;
+	ret = f->writer || flags & O_TRUNC ? core_may_write(c) : 0;
+	if (!ret)
+		ret = node_get(c, ino, &f->node);
+	if (ret) {
+		free(f);
+		return ret;
+	}
+	{
+		struct node *n = f->node;
+
+		SCOPED_LOCK(&n->lock);
+		if (S_ISDIR(n->attr.mode) && (f->writer || flags & O_TRUNC))
+			ret = -EISDIR;
+		if (!ret && flags & O_TRUNC && n->attr.size) {
+			ret = data_truncate(c, n, 0);
+			n->attr.mtime = core_now(c);
+			n->attr.ctime = n->attr.mtime;
+		}
+		if (!ret && flags & O_TRUNC)
+			ret = data_kill_priv(c, n, true);
+		if (!ret && f->writer)
+			n->writers++;
+	}
+	if (ret) {
+		node_put(c, f->node);
+		free(f);
+		return ret;
+	}
+	SCOPED_LOCK(&c->table_lock);
+	f->node->opens++;
+	*out = f;
+	return 0;
+}
+
+void core_file_close(struct core_file *f)
+{
+	struct core *c = f->core;
+	struct node *n = f->node;
+	bool last;
+
+	{
+		SCOPED_LOCK(&n->lock);
+		n->writers -= f->writer;
+		last = n->attr.nlink == 0;
+	}
+	{
+		SCOPED_LOCK(&c->table_lock);
+		n->opens--;
+	}
+	if (last)
+		node_reap_logged(c, n);
+	node_put(c, n);
+	free(f);
+}

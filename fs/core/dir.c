@@ -1,0 +1,660 @@
+/* Names: everything that changes the tree, and how it is read. Changes run under ns, one at a time, and join the open
+ * transaction of the index at once. */
+#include "fs/core/volume.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define TARGET_MAX 4095u
+#define LINK_MAX_  ((uint32_t)1 << 31)
+
+static int name_check(const char *name, size_t *len)
+{
+	*len = strlen(name);
+	if (*len > INDEX_NAME_MAX)
+		return -ENAMETOOLONG;
+	if (!*len || !strcmp(name, ".") || !strcmp(name, "..") || memchr(name, '/', *len))
+		return -EINVAL;
+	return 0;
+}
+
+static uint8_t type_of(uint32_t mode)
+{
+	return (uint8_t)IFTODT(mode);
+}
+
+/* --- looking up --------------------------------------------------------------------------------------------------- */
+
+static void attr_of(struct node *n, struct core_attr *out)
+{
+	SCOPED_LOCK(&n->lock);
+	node_attr(n, out);
+}
+
+/* A node with a reference and one lookup counted: what every reply with an entry gives the kernel. */
+static int entry_get(struct core *c, uint64_t ino, struct core_attr *out)
+{
+	struct node *n;
+	int ret = node_get(c, ino, &n);
+
+	if (ret)
+		return ret;
+	attr_of(n, out);
+	lookup_add(c, ino, 1);
+	node_put(c, n);
+	return 0;
+}
+
+static int parent_of(struct core *c, uint64_t ino, uint64_t *parent)
+{
+	struct node *n;
+	int ret = node_get(c, ino, &n);
+
+	if (ret)
+		return ret;
+	{
+		SCOPED_LOCK(&n->lock);
+		*parent = n->attr.parent;
+		ret = S_ISDIR(n->attr.mode) ? 0 : -ENOTDIR;
+	}
+	node_put(c, n);
+	return ret;
+}
+
+int core_lookup(struct core *c, uint64_t parent, const char *name, struct core_attr *out)
+{
+	struct index_dirent d;
+	size_t len = strlen(name);
+	int ret;
+
+	if (len > INDEX_NAME_MAX)
+		return -ENAMETOOLONG;
+	if (!strcmp(name, ".") || !strcmp(name, "..")) {
+		uint64_t up;
+
+		ret = parent_of(c, parent, &up); /* NFS asks for these */
+		return ret ? ret : entry_get(c, name[1] ? up : parent, out);
+	}
+	ret = index_dirent_get(c->index, parent, name, len, &d);
+	if (ret == -ENOENT) {
+		uint64_t up;
+		int dir = parent_of(c, parent, &up);
+
+		return dir ? dir : -ENOENT;
+	}
+	return ret ? ret : entry_get(c, d.ino, out);
+}
+
+void core_forget(struct core *c, uint64_t ino, uint64_t count)
+{
+	struct node *n;
+	bool last;
+
+	if (lookup_sub(c, ino, count))
+		return;
+	n = node_peek(c, ino); /* an inode without a name stays in memory */
+	if (!n)
+		return;
+	{
+		SCOPED_LOCK(&n->lock);
+		last = n->loaded && !n->gone && n->attr.nlink == 0;
+	}
+	if (last)
+		node_reap_logged(c, n);
+	node_put(c, n);
+}
+
+/* --- creating ----------------------------------------------------------------------------------------------------- */
+
+/* Under ns: the directory as a node, if new names may appear in it. */
+static int dir_get(struct core *c, uint64_t ino, struct node **out)
+{
+	int ret = core_may_write(c);
+
+	if (!ret)
+		ret = node_get(c, ino, out);
+	if (ret)
+		return ret;
+	{
+		SCOPED_LOCK(&(*out)->lock);
+		if (!S_ISDIR((*out)->attr.mode))
+			ret = -ENOTDIR;
+		else if (!(*out)->attr.nlink)
+			ret = -ENOENT;
+	}
+	if (ret) {
+		node_put(c, *out);
+		*out = NULL;
+	}
+	return ret;
+}
+
+/* Under ns: a directory gained (or lost) entries and subdirectories. */
+static void dir_changed(struct core *c, struct node *dir, int entries, int subdirs)
+{
+	SCOPED_LOCK(&dir->lock);
+
+	dir->attr.size += (uint64_t)(int64_t)entries;
+	dir->attr.nlink += (uint32_t)subdirs;
+	dir->attr.mtime = core_now(c);
+	dir->attr.ctime = dir->attr.mtime;
+	node_touch(c, dir);
+	atomic_store(&c->ns_dirty, true);
+}
+
+static int dirent_add(struct core *c, uint64_t parent, const char *name, size_t len, uint64_t ino, uint32_t mode)
+{
+	struct index_dirent d = {.ino = ino, .cookie = atomic_fetch_add(&c->next_cookie, 1), .type = type_of(mode)};
+
+	d.name_len = (uint8_t)len;
+	memcpy(d.name, name, len);
+	return index_dirent_add(c->index, parent, &d);
+}
+
+/* A failed change may have left half of itself in the transaction: if undoing it fails too, the volume stops. */
+static void undo_name(struct core *c, uint64_t parent, const char *name, size_t len)
+{
+	int ret = index_dirent_remove(c->index, parent, name, len);
+
+	if (ret)
+		(void)core_stop(c, ret, NULL, "undoing a change of names");
+}
+
+static int create(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, uint32_t mode,
+		  uint32_t rdev, const char *target, struct core_attr *out)
+{
+	struct index_inode a = {.nlink = S_ISDIR(mode) ? 2 : 1, .uid = cred->uid, .gid = cred->gid, .rdev = rdev};
+	struct node *dir, *n = NULL;
+	struct index_dirent d;
+	size_t len;
+	bool xattrs = false;
+	int ret = name_check(name, &len);
+
+	if (ret)
+		return ret;
+	SCOPED_LOCK(&c->ns);
+	ret = dir_get(c, parent, &dir);
+	if (ret)
+		return ret;
+	ret = index_dirent_get(c->index, parent, name, len, &d);
+	if (ret != -ENOENT) {
+		ret = ret ? ret : -EEXIST;
+		goto out;
+	}
+	a.ino = atomic_fetch_add(&c->next_ino, 1);
+	a.generation = 1; /* numbers are never reused */
+	a.mode = mode;
+	a.btime = a.atime = a.mtime = a.ctime = core_now(c);
+	{
+		SCOPED_LOCK(&dir->lock);
+		if (dir->attr.mode & S_ISGID) {
+			a.gid = dir->attr.gid;
+			a.mode |= S_ISDIR(mode) ? S_ISGID : 0;
+		}
+		ret = S_ISLNK(mode) ? 0 : acl_inherit(c, &dir->attr, a.ino, cred->umask, &a.mode, &xattrs);
+	}
+	a.flags = xattrs ? INDEX_INODE_XATTRS : 0;
+	a.parent = S_ISDIR(mode) ? parent : 0;
+	if (!ret && target) {
+		a.size = strlen(target);
+		ret = index_symlink_put(c->index, a.ino, target, a.size);
+	}
+	if (!ret)
+		ret = node_create(c, &a, &n);
+	if (!ret)
+		ret = dirent_add(c, parent, name, len, a.ino, a.mode);
+	if (ret) {
+		if (n) {
+			SCOPED_LOCK(&n->lock);
+			n->gone = true;
+		}
+		if ((xattrs || target) && index_inode_delete(c->index, a.ino))
+			(void)core_stop(c, ret, NULL, "undoing the creation of an inode");
+		goto out;
+	}
+	{
+		SCOPED_LOCK(&n->lock);
+		node_touch(c, n);
+		node_attr(n, out);
+	}
+	lookup_add(c, a.ino, 1);
+	dir_changed(c, dir, 1, S_ISDIR(mode) ? 1 : 0);
+out:
+	if (n)
+		node_put(c, n);
+	node_put(c, dir);
+	return ret;
+}
+
+int core_mknod(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, uint32_t mode,
+	       uint32_t rdev, struct core_attr *out)
+{
+	if (!(mode & S_IFMT))
+		mode |= S_IFREG;
+	if (S_ISLNK(mode) || !type_of(mode))
+		return -EINVAL;
+	return create(c, cred, parent, name, mode, S_ISCHR(mode) || S_ISBLK(mode) ? rdev : 0, NULL, out);
+}
+
+int core_symlink(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, const char *target,
+		 struct core_attr *out)
+{
+	size_t len = strlen(target);
+
+	if (!len)
+		return -ENOENT;
+	if (len > TARGET_MAX)
+		return -ENAMETOOLONG;
+	return create(c, cred, parent, name, S_IFLNK | 0777, 0, target, out);
+}
+
+int core_readlink(struct core *c, uint64_t ino, char *buf, size_t size)
+{
+	size_t len = size - 1;
+	int ret = index_symlink_get(c->index, ino, buf, &len);
+
+	if (ret)
+		return ret == -ENOENT ? -EINVAL : ret;
+	buf[len] = 0;
+	return 0;
+}
+
+int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struct core_attr *out)
+{
+	struct node *dir, *n;
+	size_t len;
+	uint32_t mode;
+	int ret = name_check(name, &len);
+
+	if (ret)
+		return ret;
+	SCOPED_LOCK(&c->ns);
+	ret = dir_get(c, parent, &dir);
+	if (ret)
+		return ret;
+	ret = node_get(c, ino, &n);
+	if (ret) {
+		node_put(c, dir);
+		return ret;
+	}
+	{
+		SCOPED_LOCK(&n->lock);
+		mode = n->attr.mode;
+		if (S_ISDIR(mode))
+			ret = -EPERM;
+		else if (!n->attr.nlink)
+			ret = -ENOENT;
+		else if (n->attr.nlink >= LINK_MAX_)
+			ret = -EMLINK;
+	}
+	if (!ret)
+		ret = dirent_add(c, parent, name, len, ino, mode);
+	if (!ret) {
+		dir_changed(c, dir, 1, 0);
+		SCOPED_LOCK(&n->lock);
+		n->attr.nlink++;
+		n->attr.ctime = core_now(c);
+		node_touch(c, n);
+		node_attr(n, out);
+		lookup_add(c, ino, 1);
+	}
+	node_put(c, n);
+	node_put(c, dir);
+	return ret;
+}
+
+/* --- removing ----------------------------------------------------------------------------------------------------- */
+
+/* Under ns: n lost one name (a directory: its only one). */
+static int drop_link(struct core *c, struct node *n)
+{
+	{
+		SCOPED_LOCK(&n->lock);
+		if (S_ISDIR(n->attr.mode))
+			n->attr.nlink = 0;
+		else
+			n->attr.nlink--;
+		n->attr.ctime = core_now(c);
+		node_touch(c, n);
+		if (n->attr.nlink)
+			return 0;
+		node_orphan(c, n);
+	}
+	return node_reap(c, n);
+}
+
+/* May what n is be removed by unlink (want_dir false) or rmdir? */
+static int may_remove(struct node *n, bool want_dir)
+{
+	SCOPED_LOCK(&n->lock);
+
+	if (!want_dir)
+		return S_ISDIR(n->attr.mode) ? -EISDIR : 0;
+	if (!S_ISDIR(n->attr.mode))
+		return -ENOTDIR;
+	return n->attr.size ? -ENOTEMPTY : 0;
+}
+
+static int remove_name(struct core *c, uint64_t parent, const char *name, bool want_dir)
+{
+	struct node *dir, *n;
+	struct index_dirent d;
+	size_t len;
+	int ret = name_check(name, &len);
+
+	if (ret)
+		return ret;
+	SCOPED_LOCK(&c->ns);
+	ret = dir_get(c, parent, &dir);
+	if (ret)
+		return ret;
+	ret = index_dirent_get(c->index, parent, name, len, &d);
+	if (!ret)
+		ret = node_get(c, d.ino, &n);
+	if (ret) {
+		node_put(c, dir);
+		return ret;
+	}
+	ret = may_remove(n, want_dir);
+	if (!ret)
+		ret = index_dirent_remove(c->index, parent, name, len);
+	if (!ret) {
+		dir_changed(c, dir, -1, want_dir ? -1 : 0);
+		ret = drop_link(c, n);
+		if (ret)
+			(void)core_stop(c, ret, NULL, "deleting an inode");
+	}
+	node_put(c, n);
+	node_put(c, dir);
+	return ret;
+}
+
+int core_unlink(struct core *c, uint64_t parent, const char *name)
+{
+	return remove_name(c, parent, name, false);
+}
+
+int core_rmdir(struct core *c, uint64_t parent, const char *name)
+{
+	return remove_name(c, parent, name, true);
+}
+
+/* --- renaming ----------------------------------------------------------------------------------------------------- */
+
+struct rename {
+	struct node *from_dir, *to_dir, *from, *to; /* to: NULL if the new name is free */
+	const char *from_name, *to_name;
+	size_t from_len, to_len;
+	uint8_t from_type, to_type; /* DT_* */
+	bool from_is_dir, to_is_dir;
+};
+
+/* Is `ino` the directory `dir` or below it? */
+static int is_below(struct core *c, uint64_t ino, uint64_t dir, bool *below)
+{
+	*below = false;
+	for (;;) {
+		uint64_t up;
+		int ret;
+
+		if (ino == dir) {
+			*below = true;
+			return 0;
+		}
+		if (ino == CORE_ROOT)
+			return 0;
+		ret = parent_of(c, ino, &up);
+		if (ret)
+			return ret;
+		ino = up;
+	}
+}
+
+static int rename_check(struct core *c, const struct rename *r, unsigned flags)
+{
+	bool below = false;
+	int ret = 0;
+
+	if (!r->to && flags & RENAME_EXCHANGE)
+		return -ENOENT;
+	if (r->to && flags & RENAME_NOREPLACE)
+		return -EEXIST;
+	if (r->from_is_dir)
+		ret = is_below(c, r->to_dir->ino, r->from->ino, &below);
+	if (!ret && below)
+		return -EINVAL;
+	if (!ret && r->to_is_dir)
+		ret = is_below(c, r->from_dir->ino, r->to->ino, &below);
+	if (ret)
+		return ret;
+	if (flags & RENAME_EXCHANGE)
+		return below ? -EINVAL : 0;
+	if (!r->to)
+		return 0;
+	if (r->from_is_dir && !r->to_is_dir)
+		return -ENOTDIR;
+	if (!r->from_is_dir && r->to_is_dir)
+		return -EISDIR;
+	return r->to_is_dir ? may_remove(r->to, true) : 0;
+}
+
+/* n lives in dir now. */
+static void moved(struct core *c, struct node *n, const struct node *dir)
+{
+	SCOPED_LOCK(&n->lock);
+
+	if (S_ISDIR(n->attr.mode))
+		n->attr.parent = dir->ino;
+	n->attr.ctime = core_now(c);
+	node_touch(c, n);
+}
+
+static int rename_exchange(struct core *c, const struct rename *r)
+{
+	int subdirs = (int)r->to_is_dir - (int)r->from_is_dir;
+	int ret = index_dirent_set(c->index, r->from_dir->ino, r->from_name, r->from_len, r->to->ino, r->to_type);
+
+	if (!ret)
+		ret = index_dirent_set(c->index, r->to_dir->ino, r->to_name, r->to_len, r->from->ino, r->from_type);
+	if (ret)
+		return core_stop(c, ret, NULL, "exchanging two names");
+	moved(c, r->from, r->to_dir);
+	moved(c, r->to, r->from_dir);
+	dir_changed(c, r->from_dir, 0, subdirs);
+	dir_changed(c, r->to_dir, 0, -subdirs);
+	return 0;
+}
+
+/* The new name keeps its cookie when it replaces: a reader of the directory sees it once. */
+static int rename_move(struct core *c, const struct rename *r)
+{
+	int ret;
+
+	if (r->to)
+		ret = index_dirent_set(c->index, r->to_dir->ino, r->to_name, r->to_len, r->from->ino, r->from_type);
+	else
+		ret = dirent_add(c, r->to_dir->ino, r->to_name, r->to_len, r->from->ino, DTTOIF(r->from_type));
+	if (!ret)
+		ret = index_dirent_remove(c->index, r->from_dir->ino, r->from_name, r->from_len);
+	if (ret) {
+		if (r->to)
+			return core_stop(c, ret, NULL, "replacing a name");
+		undo_name(c, r->to_dir->ino, r->to_name, r->to_len);
+		return ret;
+	}
+	moved(c, r->from, r->to_dir);
+	dir_changed(c, r->from_dir, -1, r->from_is_dir ? -1 : 0);
+	dir_changed(c, r->to_dir, r->to ? 0 : 1, (r->from_is_dir ? 1 : 0) - (r->to_is_dir ? 1 : 0));
+	if (!r->to)
+		return 0;
+	/* A file replaced by rename is whole, old or new: the commit of this rename must hold the data. */
+	if (!r->from_is_dir)
+		atomic_store(&r->from->data_due, true);
+	return drop_link(c, r->to);
+}
+
+static int rename_find(struct core *c, struct rename *r)
+{
+	struct index_dirent d;
+	int ret = index_dirent_get(c->index, r->from_dir->ino, r->from_name, r->from_len, &d);
+
+	if (!ret)
+		ret = node_get(c, d.ino, &r->from);
+	if (ret)
+		return ret;
+	r->from_type = d.type;
+	r->from_is_dir = d.type == DT_DIR;
+	ret = index_dirent_get(c->index, r->to_dir->ino, r->to_name, r->to_len, &d);
+	if (ret)
+		return ret == -ENOENT ? 0 : ret;
+	r->to_type = d.type;
+	r->to_is_dir = d.type == DT_DIR;
+	return node_get(c, d.ino, &r->to);
+}
+
+int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
+		unsigned flags)
+{
+	struct rename r = {.from_name = name, .to_name = new_name};
+	int ret = name_check(name, &r.from_len);
+
+	if (!ret)
+		ret = name_check(new_name, &r.to_len);
+	if (ret)
+		return ret;
+	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+		return -EINVAL;
+	SCOPED_LOCK(&c->ns);
+	ret = dir_get(c, parent, &r.from_dir);
+	if (!ret)
+		ret = dir_get(c, new_parent, &r.to_dir);
+	if (!ret)
+		ret = rename_find(c, &r);
+	if (!ret)
+		ret = rename_check(c, &r, flags);
+	/* Two names of one inode: POSIX says that nothing happens. */
+	if (!ret && r.from != r.to)
+		ret = flags & RENAME_EXCHANGE ? rename_exchange(c, &r) : rename_move(c, &r);
+	if (r.to)
+		node_put(c, r.to);
+	if (r.from)
+		node_put(c, r.from);
+	if (r.to_dir)
+		node_put(c, r.to_dir);
+	if (r.from_dir)
+		node_put(c, r.from_dir);
+	return ret;
+}
+
+/* --- listing ------------------------------------------------------------------------------------------------------ */
+
+/* Entries are collected under the index's mutex and handed out after: the callback may be slow. */
+#define LIST_BATCH 64
+
+struct listed {
+	struct index_dirent d;
+	struct index_inode inode;
+	bool has_inode;
+};
+
+struct listing {
+	struct listed *e;
+	size_t n;
+};
+
+static int list_collect(void *arg, const struct index_dirent *d, const struct index_inode *inode)
+{
+	struct listing *l = arg;
+	struct listed *e = &l->e[l->n++];
+
+	e->d = *d;
+	e->has_inode = inode != NULL;
+	if (inode)
+		e->inode = *inode;
+	return l->n == LIST_BATCH;
+}
+
+/* The attributes of a listed entry: those in memory are newer than the row. -ENOENT: it went meanwhile. */
+static int list_attr(struct core *c, const struct listed *e, struct core_attr *out)
+{
+	struct node *n = node_peek(c, e->d.ino);
+	struct node row;
+	int ret;
+
+	if (!n && e->has_inode) {
+		row.attr = e->inode;
+		row.pending_bytes = 0;
+		map_init(&row.map);
+		node_attr(&row, out);
+		return 0;
+	}
+	if (n)
+		node_put(c, n);
+	ret = node_get(c, e->d.ino, &n);
+	if (ret)
+		return ret;
+	attr_of(n, out);
+	node_put(c, n);
+	return 0;
+}
+
+static int list_dots(struct core *c, uint64_t ino, uint64_t *off, bool with_attr, core_entry_fn fn, void *arg)
+{
+	uint64_t up;
+	int ret = parent_of(c, ino, &up);
+
+	for (; *off < 2 && !ret; (*off)++) {
+		struct core_attr attr = {.ino = *off ? up : ino, .mode = S_IFDIR};
+		struct core_entry entry = {.name = *off ? ".." : ".",
+					   .next = *off + 1,
+					   .ino = attr.ino,
+					   .type = S_IFDIR,
+					   .attr = with_attr ? &attr : NULL};
+
+		ret = fn(arg, &entry);
+	}
+	return ret;
+}
+
+/* Offsets: 0 and 1 are before "." and "..", any other is the cookie of the entry before; cookies begin at 3. */
+int core_readdir(struct core *c, uint64_t ino, uint64_t off, bool with_attr, core_entry_fn fn, void *arg)
+{
+	struct listing l;
+	int ret = list_dots(c, ino, &off, with_attr, fn, arg);
+
+	if (ret)
+		return ret < 0 ? ret : 0;
+	l.e = malloc(LIST_BATCH * sizeof(*l.e));
+	if (!l.e)
+		return -ENOMEM;
+	do {
+		l.n = 0;
+		ret = index_dirent_list(c->index, ino, off, with_attr, list_collect, &l);
+		for (size_t i = 0; i < l.n && !ret; i++) {
+			struct listed *e = &l.e[i];
+			struct core_attr attr;
+			struct core_entry entry = {.name = e->d.name,
+						   .next = e->d.cookie,
+						   .ino = e->d.ino,
+						   .type = DTTOIF(e->d.type),
+						   .attr = with_attr ? &attr : NULL};
+
+			e->d.name[e->d.name_len] = 0;
+			off = e->d.cookie;
+			if (with_attr && list_attr(c, e, &attr))
+				continue;
+			if (with_attr)
+				lookup_add(c, e->d.ino, 1);
+			ret = fn(arg, &entry);
+			if (ret && with_attr)
+				core_forget(c, e->d.ino, 1);
+		}
+	} while (!ret && l.n == LIST_BATCH);
+	free(l.e);
+	return ret < 0 ? ret : 0;
+}

@@ -1,0 +1,144 @@
+/* Making a store. */
+#include "fs/core/volume.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define PAGE_SIZE_DEFAULT 4096u
+#define RESERVE_BYTES	  ((uint64_t)16 << 20)
+#define RESERVE_SHARE	  64u /* of the free space at most */
+
+static const char readme[] =
+    "This directory is an apfs store: the backing directory of an encrypted, compressed filesystem.\n"
+    "\n"
+    "  superblock, superblock.bak   format, key slots (two copies)\n"
+    "  index.db, index.db-wal       names, attributes, and where each file's data is\n"
+    "  segments/                    file data, compressed and encrypted, in append-only files\n"
+    "  quarantine/                  segments that a crash left without a reference\n"
+    "  lock                         who has it mounted\n"
+    "  reserve                      space set aside so that a full disk can be emptied\n"
+    "\n"
+    "Mount it with:    apfs-mount THIS_DIRECTORY MOUNTPOINT\n"
+    "Look at it with:  apfs info THIS_DIRECTORY\n"
+    "\n"
+    "Back up the directory as a whole, while it is not mounted. Do not edit, rename or delete anything in it: every\n"
+    "file is needed. Without a passphrase nobody can read the data, and nobody can restore a forgotten passphrase.\n";
+
+struct format_scan {
+	bool foreign, superblock;
+};
+
+static bool ours(const char *name)
+{
+	static const char *const names[] = {"superblock",	"superblock.bak", "index.db",	"index.db-wal",
+					    "index.db-journal", "segments",	  "quarantine", "reserve",
+					    "README",		"lock",		  "lost+found"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(name, names[i]))
+			return true;
+	return strstr(name, ".tmp") != NULL;
+}
+
+static int format_look(void *arg, const char *name)
+{
+	struct format_scan *s = arg;
+
+	s->superblock |= !strcmp(name, "superblock");
+	s->foreign |= !ours(name);
+	return 0;
+}
+
+static int make_dir(struct io *io, const char *name)
+{
+	int ret = io_mkdir(io, name);
+
+	return ret == -EEXIST ? 0 : ret;
+}
+
+/* A small disk gets a small reserve; one that cannot preallocate gets none. */
+static int make_reserve(struct io *io)
+{
+	struct io_space space;
+	struct io_file *f;
+	uint64_t bytes = RESERVE_BYTES;
+	int ret = io_open(io, "reserve", IO_WRITE | IO_CREATE, &f);
+
+	if (ret)
+		return ret;
+	if (!io_space(io, &space) && bytes > space.avail / RESERVE_SHARE)
+		bytes = space.avail / RESERVE_SHARE;
+	ret = bytes ? io_allocate(f, 0, bytes) : 0;
+	if (!ret)
+		ret = io_sync(f);
+	io_close(f);
+	return ret == -EOPNOTSUPP ? 0 : ret;
+}
+
+static int make_root(struct io *io, const struct core_format *f, struct err *e)
+{
+	struct index_inode root = {.ino = CORE_ROOT, .nlink = 2, .parent = CORE_ROOT, .generation = 1};
+	struct index *ix;
+	int ret = index_open(io, &ix, e);
+
+	if (ret)
+		return ret;
+	root.mode = S_IFDIR | (f->mode & 07777);
+	root.uid = f->uid;
+	root.gid = f->gid;
+	root.btime = clock_system.now(&clock_system);
+	root.atime = root.mtime = root.ctime = root.btime;
+	ret = index_inode_put(ix, &root);
+	if (!ret)
+		ret = index_commit(ix, e);
+	if (ret) {
+		index_abandon(ix);
+		return ret;
+	}
+	return index_close(ix, e);
+}
+
+/* What a run that was interrupted before the superblock left is made again. */
+static int remove_index(struct io *io)
+{
+	static const char *const files[] = {"index.db-wal", "index.db-journal", "index.db"};
+	int ret = 0;
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]) && (!ret || ret == -ENOENT); i++)
+		ret = io_unlink(io, files[i]);
+	return ret == -ENOENT ? 0 : ret;
+}
+
+int core_format(struct io *io, const struct core_format *f, const void *pass, size_t pass_len, struct err *e)
+{
+	struct format_scan scan = {0};
+	struct superblock_kdf kdf = {f->kdf_ops, f->kdf_mem};
+	int ret = io_list(io, "", format_look, &scan);
+
+	if (ret)
+		return err_set(e, ret, ERR_IO, "STORE cannot be listed: %s", strerror(-ret));
+	if (scan.superblock)
+		return err_set(e, -EEXIST, ERR_USAGE, "the directory is an apfs store already");
+	if (scan.foreign)
+		return err_set(e, -ENOTEMPTY, ERR_USAGE, "the directory is not empty");
+	ret = make_dir(io, "segments");
+	if (!ret)
+		ret = make_dir(io, "quarantine");
+	if (!ret)
+		ret = remove_index(io);
+	if (!ret)
+		ret = io_replace_file(io, "README", readme, sizeof(readme) - 1);
+	if (!ret)
+		ret = make_reserve(io);
+	if (!ret)
+		ret = index_create(io, PAGE_SIZE_DEFAULT, e);
+	if (!ret)
+		ret = make_root(io, f, e);
+	/* The superblock comes last: with it, the store is whole. */
+	if (!ret)
+		ret = superblock_create(io, (enum cipher_suite)f->suite, PAGE_SIZE_DEFAULT, kdf, pass, pass_len, e);
+	if (!ret)
+		ret = io_sync_dir(io, "");
+	return ret ? err_set(e, ret, ERR_IO, "the store could not be made: %s", strerror(-ret)) : 0;
+}

@@ -1,0 +1,166 @@
+/* Buffers become chunks: batches of pieces are handed to the pipeline, and the maps learn where they went. */
+#include "fs/core/volume.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct batch {
+	struct pipeline_seal rq;
+	struct core *core;
+	struct seal_group *group; /* NULL: background, the items are the batch's own */
+	struct seal_item *item;
+	uint64_t born;
+	struct pipeline_item data[];
+};
+
+void seal_take(struct core *c, struct node *n, struct piece *p, struct seal_item *item)
+{
+	*item = (struct seal_item){.node = n,
+				   .buffer = p->buffer,
+				   .off = p->off,
+				   .size = n->attr.size,
+				   .len = (uint32_t)p->len,
+				   .pos = p->pos};
+	node_ref(c, n);
+	buffer_ref(p->buffer);
+	p->sealing = true;
+	p->buffer->inflight++;
+	n->inflight++;
+}
+
+void seal_settle(struct seal_item *item)
+{
+	struct node *n = item->node;
+	struct piece *p, *next;
+
+	(void)pthread_mutex_lock(&n->lock);
+	for (p = map_find(&n->map, item->off); p && p->off < item->off + item->len; p = next) {
+		next = map_next(p);
+		if (p->buffer != item->buffer || !p->sealing || p->pos - item->pos != p->off - item->off)
+			continue;
+		if (item->chunk)
+			map_seal(&n->map, p, item->chunk, item->chunk_pos + (uint32_t)(p->off - item->off));
+		else
+			p->sealing = false;
+	}
+	item->buffer->inflight--;
+	n->inflight--;
+	(void)pthread_mutex_unlock(&n->lock);
+	buffer_unref(item->buffer);
+	item->buffer = NULL;
+}
+
+static void batch_end(struct batch *b, int ret, const struct err *e)
+{
+	struct core *c = b->core;
+	struct seal_group *g = b->group;
+
+	if (!g && ret)
+		log_warn("data could not be stored yet: %s; it stays in memory and is tried again", err_text(e, ret));
+	(void)pthread_mutex_lock(&c->memory_lock);
+	c->batches--;
+	c->batches_ended++;
+	if (g) {
+		g->pending--;
+		if (ret && !g->ret) {
+			g->ret = ret;
+			if (e)
+				g->err = *e;
+		}
+	}
+	(void)pthread_cond_broadcast(&c->batch_cond);
+	(void)pthread_mutex_unlock(&c->memory_lock);
+	if (!g)
+		free(b->item);
+	free(b);
+}
+
+static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e)
+{
+	struct batch *b = rq->arg;
+	struct core *c = b->core;
+	uint64_t id = rq->chunk_id;
+	uint32_t pos = 0;
+
+	if (!ret)
+		ret = chunk_add_fresh(c, chunk, rq->sequence, b->born);
+	for (size_t i = 0; i < rq->nitems; i++) {
+		struct seal_item *item = &b->item[i];
+
+		item->chunk = ret ? 0 : id;
+		item->chunk_pos = pos;
+		pos += item->len;
+		seal_settle(item);
+		if (!b->group)
+			node_put(c, item->node);
+	}
+	batch_end(b, ret, e);
+}
+
+int seal_submit(struct core *c, struct seal_item *item, size_t n, uint32_t frame_size, bool to_inline,
+		struct seal_group *g)
+{
+	struct batch *b = calloc(1, sizeof(*b) + n * sizeof(b->data[0]));
+
+	if (!b)
+		return -ENOMEM;
+	b->core = c;
+	b->group = g;
+	b->item = item;
+	if (!g) {
+		b->item = malloc(n * sizeof(*item));
+		if (!b->item) {
+			free(b);
+			return -ENOMEM;
+		}
+		memcpy(b->item, item, n * sizeof(*item));
+	}
+	for (size_t i = 0; i < n; i++)
+		b->data[i] = (struct pipeline_item){item[i].node->ino, item[i].off, item[i].len,
+						    item[i].buffer->data + item[i].pos};
+	b->born = atomic_load(&c->cut);
+	b->rq = (struct pipeline_seal){
+	    .item = b->data,
+	    .nitems = n,
+	    .chunk_id = atomic_fetch_add(&c->next_chunk, 1),
+	    .sequence = atomic_fetch_add(&c->next_sequence, 1),
+	    .choice = c->opt.compress,
+	    .frame_size = frame_size,
+	    .to_inline = to_inline,
+	    .done = batch_done,
+	    .arg = b,
+	};
+	{
+		SCOPED_LOCK(&c->memory_lock);
+		c->batches++;
+		if (g)
+			g->pending++;
+	}
+	pipeline_seal_submit(c->pipeline, &b->rq);
+	return 0;
+}
+
+int seal_wait(struct core *c, struct seal_group *g)
+{
+	SCOPED_LOCK(&c->memory_lock);
+
+	while (g->pending)
+		(void)pthread_cond_wait(&c->batch_cond, &c->memory_lock);
+	return g->ret;
+}
+
+void seal_drain(struct core *c, struct node *n)
+{
+	while (n->inflight) {
+		uint64_t ended;
+
+		(void)pthread_mutex_lock(&c->memory_lock);
+		ended = c->batches_ended;
+		(void)pthread_mutex_unlock(&n->lock);
+		while (c->batches && c->batches_ended == ended)
+			(void)pthread_cond_wait(&c->batch_cond, &c->memory_lock);
+		(void)pthread_mutex_unlock(&c->memory_lock);
+		(void)pthread_mutex_lock(&n->lock);
+	}
+}

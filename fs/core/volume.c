@@ -1,0 +1,257 @@
+#include "fs/core/volume.h"
+
+#include "pipeline/policy.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MEMORY_DEFAULT ((uint64_t)256 << 20)
+#define MEMORY_MIN     ((uint64_t)16 << 20)
+#define ARENA_SHARE(m) ((m) / 4 * 3) /* the rest: receive buffers, and records being assembled */
+#define COMMIT_MS      5000u
+#define SPACE_MARGIN   ((size_t)8 << 20)
+#define STATFS_BLOCK   4096u
+
+static void options_default(struct core *c, const struct core_options *o)
+{
+	c->opt = *o;
+	c->opt.pass = NULL; /* not ours to keep */
+	if (!c->opt.memory)
+		c->opt.memory = MEMORY_DEFAULT;
+	if (c->opt.memory < MEMORY_MIN)
+		c->opt.memory = MEMORY_MIN;
+	if (!c->opt.commit_interval_ms)
+		c->opt.commit_interval_ms = COMMIT_MS;
+	c->clock = o->clock ? o->clock : &clock_system;
+	c->io = o->io;
+	c->space_margin = SPACE_MARGIN;
+}
+
+static void locks_init(struct core *c)
+{
+	pthread_condattr_t monotonic;
+
+	(void)pthread_mutex_init(&c->ns, NULL);
+	(void)pthread_mutex_init(&c->table_lock, NULL);
+	(void)pthread_mutex_init(&c->memory_lock, NULL);
+	(void)pthread_mutex_init(&c->sync_lock, NULL);
+	(void)pthread_mutex_init(&c->kick_lock, NULL);
+	(void)pthread_cond_init(&c->memory_cond, NULL);
+	(void)pthread_cond_init(&c->batch_cond, NULL);
+	(void)pthread_cond_init(&c->sync_cond, NULL);
+	(void)pthread_condattr_init(&monotonic);
+	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&c->kick_cond, &monotonic);
+	(void)pthread_condattr_destroy(&monotonic);
+	STAILQ_INIT(&c->sync_queue);
+	TAILQ_INIT(&c->lru);
+	TAILQ_INIT(&c->dirty);
+}
+
+/* Frees everything; what has files open is closed first. ix is gone already. */
+static void volume_free(struct core *c)
+{
+	pipeline_free(c->pipeline);
+	node_table_release(c);
+	frame_cache_free(c->cache);
+	chunk_table_free(c->chunks);
+	pool_free(c->pool);
+	keyring_free(c->keyring);
+	superblock_free(c->sb);
+	(void)pthread_mutex_destroy(&c->ns);
+	(void)pthread_mutex_destroy(&c->table_lock);
+	(void)pthread_mutex_destroy(&c->memory_lock);
+	(void)pthread_mutex_destroy(&c->sync_lock);
+	(void)pthread_mutex_destroy(&c->kick_lock);
+	(void)pthread_cond_destroy(&c->memory_cond);
+	(void)pthread_cond_destroy(&c->batch_cond);
+	(void)pthread_cond_destroy(&c->sync_cond);
+	(void)pthread_cond_destroy(&c->kick_cond);
+	free(c);
+}
+
+static int memory_init(struct core *c)
+{
+	size_t arena = (size_t)ARENA_SHARE(c->opt.memory);
+	int ret = pool_new(arena, &c->pool);
+
+	c->dirty_limit = arena / 2;
+	if (!ret)
+		ret = chunk_table_new(&c->chunks);
+	if (!ret)
+		ret = frame_cache_new(c, &c->cache);
+	return ret;
+}
+
+static int highest_segment(struct core *c, uint64_t *highest)
+{
+	struct index_segment row[64];
+	size_t n;
+	int ret;
+
+	*highest = 0;
+	do {
+		ret = index_segment_list(c->index, *highest, row, 64, &n);
+		if (!ret && n)
+			*highest = row[n - 1].id;
+	} while (!ret && n);
+	return ret;
+}
+
+static int pipeline_init(struct core *c, struct err *e)
+{
+	const struct superblock_info *info = superblock_info(c->sb);
+	struct pipeline_options o = {.io = c->io,
+				     .keyring = c->keyring,
+				     .suite = info->suite,
+				     .workers = c->opt.workers,
+				     .read_only = c->opt.read_only};
+	int ret = highest_segment(c, &c->last_segment);
+
+	if (ret)
+		return ret;
+	if (!o.workers)
+		o.workers = policy_workers((unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+	memcpy(o.uuid, info->uuid, sizeof(o.uuid));
+	o.next_segment = c->last_segment + 1;
+	return pipeline_new(&o, &c->pipeline, e);
+}
+
+/* The promises about numbers must be durable before the first number is used. */
+static int ids_begin(struct core *c, struct err *e)
+{
+	int ret = ids_load(c);
+
+	if (ret || c->opt.read_only)
+		return ret;
+	ret = ids_reserve(c);
+	if (!ret)
+		ret = index_commit(c->index, e);
+	return ret ? ret : index_sync(c->index, e);
+}
+
+int core_open(const struct core_options *o, struct core **out, struct err *e)
+{
+	struct core *c = calloc(1, sizeof(*c));
+	int ret;
+
+	if (!c)
+		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for a volume");
+	locks_init(c);
+	options_default(c, o);
+	ret = superblock_open(c->io, &c->sb, e);
+	if (!ret)
+		ret = superblock_unlock(c->sb, o->pass, o->pass_len, &c->keyring, e);
+	if (!ret)
+		ret = memory_init(c);
+	if (!ret)
+		ret = index_open(c->io, &c->index, e);
+	if (!ret)
+		ret = pipeline_init(c, e);
+	if (!ret)
+		ret = recover(c, e);
+	if (!ret)
+		ret = ids_begin(c, e);
+	if (!ret && !c->opt.read_only)
+		ret = committer_start(c);
+	if (ret) {
+		if (c->index)
+			index_abandon(c->index);
+		volume_free(c);
+		return err_set(e, ret, ERR_IO, "the volume could not be opened: %s", strerror(-ret));
+	}
+	*out = c;
+	return 0;
+}
+
+/* Inodes without a name that were still open: whoever held them is gone with the mount. */
+static void reap_all(struct core *c)
+{
+	struct node *n;
+	uint64_t *ino = NULL;
+	size_t count = 0, room = 0;
+
+	for (n = c->table; n; n = n->hh.next) {
+		if (!n->loaded || n->gone || n->attr.nlink)
+			continue;
+		if (count == room) {
+			uint64_t *bigger = realloc(ino, (room = room ? 2 * room : 64) * sizeof(*ino));
+
+			if (!bigger)
+				break; /* the next mount does it */
+			ino = bigger;
+		}
+		ino[count++] = n->ino;
+	}
+	for (size_t i = 0; i < count; i++) {
+		n = node_peek(c, ino[i]);
+		if (!n)
+			continue;
+		n->opens = 0;
+		(void)lookup_sub(c, ino[i], UINT64_MAX);
+		node_reap_logged(c, n);
+		node_put(c, n);
+	}
+	free(ino);
+}
+
+int core_close(struct core *c, struct err *e)
+{
+	int ret = 0, closed;
+
+	committer_stop(c);
+	if (!c->opt.read_only) {
+		reap_all(c);
+		ret = core_sync(c);
+		if (!ret)
+			ret = core_sync(c); /* deletes the segments that the first one emptied and ended */
+		if (!ret)
+			ret = atomic_load(&c->failed);
+	}
+	if (ret) {
+		index_abandon(c->index);
+		(void)err_set(e, ret, ERR_IO, "the last commit failed: %s", strerror(-ret));
+	} else {
+		closed = index_close(c->index, e);
+		ret = closed;
+	}
+	volume_free(c);
+	return ret;
+}
+
+void core_abandon(struct core *c)
+{
+	committer_stop(c);
+	index_abandon(c->index);
+	volume_free(c);
+}
+
+int core_statfs(struct core *c, struct core_statfs *out)
+{
+	struct io_space s;
+	int ret = io_space(c->io, &s);
+	uint64_t avail;
+
+	if (ret)
+		return ret;
+	avail = s.avail > c->space_margin ? s.avail - c->space_margin : 0;
+	*out = (struct core_statfs){.block_size = STATFS_BLOCK,
+				    .blocks = s.total / STATFS_BLOCK,
+				    .free = s.free / STATFS_BLOCK,
+				    .avail = avail / STATFS_BLOCK,
+				    .files = s.files,
+				    .files_free = s.files_free};
+	return 0;
+}
+
+int core_failed(const struct core *c)
+{
+	return atomic_load(&c->failed);
+}
+
+size_t core_memory_used(const struct core *c)
+{
+	return pool_used(c->pool);
+}

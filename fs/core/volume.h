@@ -1,0 +1,316 @@
+/*
+ * What the files of fs/core share: the volume and its nodes.
+ *
+ * Locks, in the order in which they may be taken (see docs/ARCHITECTURE.md):
+ *   ns       every change of names and of the existence of inodes, and the final part of a cut
+ *   node     one inode's attributes and map; two nodes only under ns, and never two maps at once
+ *   table    the node table, lookup counts, dirty list
+ *   chunks, cache, memory, kick: leaves, held for a few instructions (kick below memory)
+ *   sync     who waits for a cut; taken with no other lock held, `node` and `table` may follow
+ * The index has its own mutex, below `node`. Nobody holds any of these over a codec, and only `sync`'s leader waits
+ * for the disk.
+ */
+#ifndef APFS_FS_CORE_VOLUME_H
+#define APFS_FS_CORE_VOLUME_H
+
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "fs/core/buffer.h"
+#include "fs/core/core.h"
+#include "fs/core/map.h"
+#include "index/index.h"
+#include "pipeline/pipeline.h"
+
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#define uthash_fatal(msg) ((void)0)
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+/* Bits of index_inode.flags beside INDEX_INODE_XATTRS. */
+enum { NODE_CAPABILITY = 2 /* may have security.capability */ };
+
+struct node {
+	UT_hash_handle hh;	    /* table */
+	TAILQ_ENTRY(node) lru;	    /* table: while refs is 0 */
+	TAILQ_ENTRY(node) on_dirty; /* table: while listed */
+	uint64_t ino;
+	unsigned refs;	/* table: threads that use it, open files, the dirty list */
+	unsigned opens; /* table: open files */
+	bool listed;	/* table: on the dirty list */
+
+	pthread_mutex_t lock; /* all below */
+	struct index_inode attr;
+	uint64_t cut_size; /* size and blocks as the index has them or the cut under way will write them */
+	uint64_t cut_blocks;
+	uint64_t pending_bytes; /* plaintext bytes of data that no cut has counted into attr.blocks */
+	uint64_t read_next;	/* where a sequential reader would go on */
+	uint64_t full_from;	/* sequential writer: whole buffers from here on may be sealed */
+	struct map map;
+	unsigned writers;     /* open files that may write */
+	unsigned inflight;    /* batches with items of this node */
+	uint32_t unsealed;    /* bytes in whole, unsealed buffers */
+	uint32_t streak;      /* successive reads that continued at read_next */
+	int error;	      /* of a failed seal, for the next fsync */
+	bool loaded;	      /* attr is filled */
+	bool in_index;	      /* the index has a row, and may have extents */
+	bool attr_dirty;      /* attr differs from the row */
+	atomic_bool data_due; /* every cut must include its data: renamed over a file, or cloned */
+	bool cutting;	      /* a cut is taking its snapshot: no batch may start */
+	bool in_cut;	      /* a cut holds a snapshot of it */
+	bool gone;	      /* deleted for good */
+};
+
+TAILQ_HEAD(node_list, node);
+
+struct chunk_table;
+struct frame_cache;
+struct lookup_page;
+
+/* One waiter for a cut. */
+struct sync_request {
+	STAILQ_ENTRY(sync_request) link;
+	struct node *node; /* NULL: everything */
+	bool done;
+	int ret;
+};
+STAILQ_HEAD(sync_queue, sync_request);
+
+struct core {
+	struct core_options opt;
+	const struct clock *clock;
+	struct io *io;
+	struct superblock *sb;
+	struct keyring *keyring;
+	struct index *index;
+	struct pipeline *pipeline;
+	struct pool *pool;
+	struct chunk_table *chunks;
+	struct frame_cache *cache;
+
+	pthread_mutex_t ns;
+	atomic_bool ns_dirty; /* the open transaction holds changes of names */
+
+	pthread_mutex_t table_lock;
+	struct node *table;
+	struct node_list lru, dirty;
+	size_t idle_nodes, dirty_nodes;
+	struct lookup_page *lookups;
+
+	/* Numbers given out, and the ceilings that the index promises never to have been reached (see ids.c). */
+	atomic_uint_fast64_t next_ino, next_cookie, next_chunk, next_sequence;
+	uint64_t ino_ceiling, cookie_ceiling, chunk_ceiling, sequence_ceiling;
+
+	pthread_mutex_t memory_lock;
+	pthread_cond_t memory_cond;
+	size_t dirty_bytes; /* capacity of the buffers that exist */
+	size_t dirty_limit;
+	size_t space_margin;   /* bytes of STORE kept free for the index */
+	uint64_t space_left;   /* of STORE, when last asked */
+	uint64_t space_asked;  /* monotonic ns */
+	unsigned cut_failures; /* so far; cut_error is the last one's */
+	int cut_error;
+	unsigned batches; /* under way */
+	uint64_t batches_ended;
+	pthread_cond_t batch_cond;
+
+	pthread_mutex_t sync_lock;
+	pthread_cond_t sync_cond;
+	struct sync_queue sync_queue;
+	bool cut_running;
+	atomic_uint_fast64_t cut; /* number of the cut under way or last made */
+	uint64_t last_segment;	  /* highest id that the index knows */
+
+	pthread_t committer;
+	bool committer_running;
+	pthread_mutex_t kick_lock;
+	pthread_cond_t kick_cond; /* CLOCK_MONOTONIC */
+	bool stopping, kicked;	  /* kick_lock */
+	atomic_int failed;	  /* -errno once the volume has stopped */
+};
+
+/* --- node.c ------------------------------------------------------------------------------------------------------- */
+
+/* The node of ino with a reference; -ENOENT. node_put gives it back. */
+int node_get(struct core *c, uint64_t ino, struct node **out) MUST_CHECK;
+/* The node if it is in memory already, else NULL. */
+struct node *node_peek(struct core *c, uint64_t ino);
+void node_put(struct core *c, struct node *n);
+static inline void node_ref(struct core *c, struct node *n)
+{
+	SCOPED_LOCK(&c->table_lock);
+	n->refs++;
+}
+/* A fresh node for a new inode, loaded, not in the index, with a reference. */
+int node_create(struct core *c, const struct index_inode *attr, struct node **out) MUST_CHECK;
+/* Puts the node on the dirty list. */
+void node_dirty(struct core *c, struct node *n);
+/* The index, as of the last commit, says the same as this node. Under n->lock. */
+bool node_durable(const struct node *n);
+/* Takes it off if it is durable. Under n->lock. */
+void node_clean(struct core *c, struct node *n);
+/* Under ns: deletes the inode for good if it has no name, no reference of the kernel's and no open file. */
+int node_reap(struct core *c, struct node *n) MUST_CHECK;
+/* Takes ns and reaps; a failure is logged, the orphan is then found at the next mount. */
+void node_reap_logged(struct core *c, struct node *n);
+/* Frees every node, whatever its state. */
+void node_table_release(struct core *c);
+
+void lookup_add(struct core *c, uint64_t ino, uint32_t count);
+/* Returns what is left. */
+uint32_t lookup_sub(struct core *c, uint64_t ino, uint64_t count);
+
+/* Fills *out from n. Under n->lock. */
+void node_attr(const struct node *n, struct core_attr *out);
+/* Called when nlink becomes 0: keeps the node in memory until node_reap. Under n->lock. */
+void node_orphan(struct core *c, struct node *n);
+/* Marks the attributes changed. Under n->lock. */
+void node_touch(struct core *c, struct node *n);
+
+struct clock_time core_now(const struct core *c);
+uint64_t core_monotonic(const struct core *c);
+/* Stops the volume for good: later changes fail with ret. Logs why. Returns ret. */
+int core_stop(struct core *c, int ret, const struct err *e, const char *what);
+/* 0, -EROFS or what stopped the volume: checked before every change. */
+int core_may_write(struct core *c) MUST_CHECK;
+
+/* --- ids.c -------------------------------------------------------------------------------------------------------- */
+
+int ids_load(struct core *c) MUST_CHECK;
+/* Under ns, before a commit: raises the ceilings that are near. */
+int ids_reserve(struct core *c) MUST_CHECK;
+
+/* --- chunks.c: what is known of chunks ---------------------------------------------------------------------------- */
+
+/* A chunk in memory. Fresh ones (sealed, not in the index) stay until a cut installs or drops them. */
+struct chunk {
+	UT_hash_handle hh;
+	TAILQ_ENTRY(chunk) lru;
+	TAILQ_ENTRY(chunk) on_fresh;
+	uint64_t id, sequence, born; /* born: the cut that was current when it was submitted */
+	unsigned refs;
+	bool fresh;
+	bool in_row; /* inline, and its record must be fetched from the index */
+	struct pipeline_chunk *p;
+	uint32_t start[]; /* plaintext offset of each frame, and the end: nframes + 1 */
+};
+
+int chunk_table_new(struct chunk_table **out) MUST_CHECK;
+void chunk_table_free(struct chunk_table *t);
+/* Takes p over. */
+int chunk_add_fresh(struct core *c, struct pipeline_chunk *p, uint64_t sequence, uint64_t born) MUST_CHECK;
+/* With a reference; from the index if need be. -ENOENT. */
+int chunk_get(struct core *c, uint64_t id, struct chunk **out) MUST_CHECK;
+void chunk_put(struct core *c, struct chunk *k);
+/* Writes a fresh chunk's row if it has none yet. Cut only. */
+int chunk_install(struct core *c, uint64_t id) MUST_CHECK;
+/* After a full cut: forgets fresh chunks born before it that nothing refers to. */
+void chunk_drop_stale(struct core *c, uint64_t cut);
+/* Does a fresh chunk live in this segment? */
+bool chunk_fresh_in(struct core *c, uint64_t segment);
+/* Copies len bytes at pos of the chunk's plaintext to dst. */
+int chunk_read(struct core *c, uint64_t id, uint32_t pos, uint32_t len, uint8_t *dst, struct err *e) MUST_CHECK;
+/* Reads, opens and decompresses frames [frame, frame + count) to consecutive places of out, past the cache. */
+int frame_read(struct core *c, struct chunk *k, uint32_t frame, uint32_t count, void *out, struct err *e) MUST_CHECK;
+/* Decodes the frames that hold [pos, pos + len) into the cache, without waiting for those under way. */
+void chunk_prefetch(struct core *c, uint64_t id, uint32_t pos, uint32_t len);
+
+/* --- cache.c: decoded frames -------------------------------------------------------------------------------------- */
+
+struct cached_frame;
+
+int frame_cache_new(struct core *c, struct frame_cache **out) MUST_CHECK;
+void frame_cache_free(struct frame_cache *f);
+/* The frame's plaintext, pinned until frame_cache_put: from memory, or read, opened and decompressed now. */
+int frame_cache_get(struct core *c, struct chunk *k, uint32_t frame, struct cached_frame **out, const uint8_t **data,
+		    struct err *e) MUST_CHECK;
+void frame_cache_put(struct core *c, struct cached_frame *f);
+bool frame_cache_has(struct core *c, uint64_t chunk, uint32_t frame);
+/* Gives memory back to the pool: false when nothing can be evicted. */
+bool frame_cache_evict(struct core *c);
+
+/* --- seal.c: buffers to chunks ------------------------------------------------------------------------------------ */
+
+/* One buffer piece to seal, and where it went. */
+struct seal_item {
+	struct node *node;     /* holds a reference */
+	struct buffer *buffer; /* holds a reference */
+	uint64_t off;
+	uint64_t size; /* of the file */
+	uint32_t len, pos;
+	bool scattered; /* the cut's: see there */
+	uint64_t chunk; /* out; 0 when sealing failed */
+	uint32_t chunk_pos;
+};
+
+/* What a group of batches reports to: seal_wait returns the first error. */
+struct seal_group {
+	unsigned pending; /* under core.memory_lock, as is ret */
+	int ret;
+	struct err err;
+};
+
+/* Seals items [0, n), which stay the caller's if it has a group (and are then filled in), and are copied if it has
+ * none. The items' pieces must be marked sealing already, and inflight counted. */
+int seal_submit(struct core *c, struct seal_item *item, size_t n, uint32_t frame_size, bool to_inline,
+		struct seal_group *g) MUST_CHECK;
+int seal_wait(struct core *c, struct seal_group *g) MUST_CHECK;
+/* Takes the piece p of n for sealing: marks and counts it and fills *item. Under n->lock. */
+void seal_take(struct core *c, struct node *n, struct piece *p, struct seal_item *item);
+/* Ends an item: the pieces that still show what it took become extents of item->chunk or, if that is 0, dirty buffers
+ * again. Gives back the buffer, not the node. Takes the node's lock. */
+void seal_settle(struct seal_item *item);
+/* Background: seals the whole buffers of a sequential writer if they fill a chunk. Called without locks. */
+void seal_stream(struct core *c, struct node *n);
+/* Waits until no batch of n is under way. Under n->lock, which is released meanwhile. */
+void seal_drain(struct core *c, struct node *n);
+
+/* --- cut.c -------------------------------------------------------------------------------------------------------- */
+
+/* Waits for a cut that begins after this call and includes n's data, or everything's (n NULL). */
+int cut_wait(struct core *c, struct node *n) MUST_CHECK;
+int committer_start(struct core *c) MUST_CHECK;
+void committer_stop(struct core *c);
+/* Asks for a cut soon. */
+void committer_kick(struct core *c);
+
+/* --- memory.c: how much may be dirty, and whether STORE has room ------------------------------------------------- */
+
+/* Waits until len more bytes may become dirty; -ENOSPC when STORE has no room for them, or what keeps cuts from
+ * making memory clean. No locks may be held. */
+int memory_wait(struct core *c, size_t len) MUST_CHECK;
+
+/* --- data.c ------------------------------------------------------------------------------------------------------- */
+
+/* Cuts or extends the file to `size`. Under n->lock. */
+int data_truncate(struct core *c, struct node *n, uint64_t size) MUST_CHECK;
+/* After a write: clears set-id bits if asked to, and file capabilities always. Under n->lock. */
+int data_kill_priv(struct core *c, struct node *n, bool suidgid) MUST_CHECK;
+/* Makes [from, to) of the map known, as far as it asks the index for it in one go. Under n->lock. */
+int data_load(struct core *c, struct node *n, uint64_t from, uint64_t to) MUST_CHECK;
+
+/* --- acl.c -------------------------------------------------------------------------------------------------------- */
+
+#define ACL_ACCESS  "system.posix_acl_access"
+#define ACL_DEFAULT "system.posix_acl_default"
+
+/* The mode of a new inode under parent, and its ACLs: what inherits from the parent's default ACL, else the umask.
+ * Writes the ACLs of ino to the index; *has_xattr says whether there are any. */
+int acl_inherit(struct core *c, const struct index_inode *parent, uint64_t ino, uint32_t umask, uint32_t *mode,
+		bool *has_xattr) MUST_CHECK;
+/* Mode bits that an access ACL implies: -EINVAL for a malformed one. *trivial: it says no more than the mode does. */
+int acl_to_mode(const void *acl, size_t len, uint32_t *mode, bool *trivial) MUST_CHECK;
+/* Brings the access ACL in line after chmod. len stays. */
+int acl_chmod(void *acl, size_t len, uint32_t mode) MUST_CHECK;
+/* 0 if it is a well-formed ACL. */
+int acl_check(const void *acl, size_t len) MUST_CHECK;
+
+/* --- recover.c ---------------------------------------------------------------------------------------------------- */
+
+int recover(struct core *c, struct err *e) MUST_CHECK;
+/* After a durable commit: deletes segments that nothing refers to. */
+void reclaim_segments(struct core *c);
+
+#endif
