@@ -11,23 +11,24 @@
 
 #include <stdbool.h>
 
-#define PIPELINE_FRAME_MAX    65536u             /* plaintext bytes */
-#define PIPELINE_CHUNK_MIN    4096u              /* plaintext bytes, but for what a file's end leaves */
-#define PIPELINE_CHUNK_MAX    (16u << 20)        /* plaintext bytes */
-#define PIPELINE_INLINE_MAX   32768u             /* sealed bytes of a chunk kept in the index */
+#define PIPELINE_FRAME_MIN    4096u		   /* plaintext bytes that a frame can be asked to be filled to */
+#define PIPELINE_FRAME_MAX    65536u		   /* plaintext bytes */
+#define PIPELINE_CHUNK_MIN    4096u		   /* plaintext bytes, but for what a file's end leaves */
+#define PIPELINE_CHUNK_MAX    (16u << 20)	   /* plaintext bytes */
+#define PIPELINE_INLINE_MAX   32768u		   /* sealed bytes of a chunk kept in the index */
 #define PIPELINE_SEGMENT_SIZE ((uint64_t)64 << 20) /* nominal; the last chunk may overshoot */
-#define PIPELINE_SEGMENT_NAME 16                 /* bytes, random; hexadecimal in the file name */
-#define PIPELINE_HEADER_MAX   128                /* bytes of a segment's header */
+#define PIPELINE_SEGMENT_NAME 16		   /* bytes, random; hexadecimal in the file name */
+#define PIPELINE_HEADER_MAX   128		   /* bytes of a segment's header */
 
 struct pipeline;
 
 struct pipeline_options {
-	struct io *io;                 /* borrowed */
+	struct io *io;		       /* borrowed */
 	const struct keyring *keyring; /* borrowed */
 	uint8_t uuid[SUPERBLOCK_UUID];
-	enum cipher_suite suite;   /* what new segments are sealed with */
-	unsigned workers;          /* threads of the pool, 0: the default for this machine */
-	uint64_t next_segment;     /* the first segment id never used */
+	enum cipher_suite suite; /* what new segments are sealed with */
+	unsigned workers;	 /* threads of the pool, 0: the default for this machine */
+	uint64_t next_segment;	 /* the first segment id never used */
 	bool read_only;
 };
 
@@ -35,8 +36,10 @@ int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct
 /* Waits for what is under way; nothing may be submitted any more. */
 void pipeline_free(struct pipeline *p);
 
-/* One piece of plaintext to seal. Data of successive items is packed into frames; an item does not straddle frames.
- * Successive items of one inode that adjoin become one range of the chunk's record. */
+/* One piece of plaintext to seal. Data of successive items is packed into frames; an item does not straddle frames,
+ * but one longer than a frame begins a frame and is cut into as many as it fills. An item's place in the chunk's
+ * plaintext is the sum of the lengths before it. Successive items of one inode that adjoin become one range of the
+ * chunk's record. */
 struct pipeline_item {
 	uint64_t ino, off;
 	uint32_t len; /* 1 to PIPELINE_FRAME_MAX */
@@ -67,15 +70,18 @@ struct pipeline_seal {
 	uint64_t chunk_id; /* never used before */
 	uint64_t sequence; /* recorded, rises with every seal of the volume */
 	struct codec_choice choice;
-	uint32_t frame_size; /* plaintext bytes a frame is filled to, at most PIPELINE_FRAME_MAX */
-	bool to_inline;      /* keep the record out of segments if its stored_len is at most PIPELINE_INLINE_MAX */
-	/* Called once, from a worker or, where the chunk has few frames, from within pipeline_seal_submit, with no lock
-	 * of the pipeline held. ret is 0 and chunk the callee's, or -errno with the origin in e. May submit again. */
+	uint32_t frame_size; /* plaintext bytes a frame is filled to, PIPELINE_FRAME_MIN to PIPELINE_FRAME_MAX */
+	bool to_inline;	     /* keep the record out of segments if its stored_len is at most PIPELINE_INLINE_MAX */
+	/* Called once, from a worker or, where the chunk has fewer than 10 frames or the request is impossible, from
+	 * within pipeline_seal_submit, with no lock of the pipeline held. ret is 0 and chunk the callee's, or -errno
+	 * with the origin in e. May submit again: that is then done by a worker. */
 	void (*done)(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e);
 	void *arg; /* the caller's */
 };
 
-/* Seals and appends. All failures are reported through done. Any thread. */
+/* Seals and appends. All failures are reported through done: -EINVAL and -E2BIG for what no chunk can hold, -EROFS,
+ * what storage said (the segment is then never appended to again, and every chunk that was on its way to it fails
+ * too), and what pipeline_sync failed with, once it has. Never waits for other chunks. Any thread. */
 void pipeline_seal_submit(struct pipeline *p, struct pipeline_seal *rq);
 
 /* Makes every chunk whose done() has returned 0 before this call durable: fdatasync of each segment appended to. A
@@ -91,7 +97,8 @@ int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg) MUST_CHEC
 int pipeline_read_frame(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
 			void *out, struct err *e) MUST_CHECK;
 
-/* As pipeline_read_frame for the frames [n, n + count) to consecutive places of out, with one read of the segment. */
+/* As pipeline_read_frame for the frames [n, n + count) to consecutive places of out, with one read of the segment for
+ * every 700 KiB or so. After a failure all of out is zeroes, or untouched. */
 int pipeline_read_frames(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
 			 uint32_t count, void *out, struct err *e) MUST_CHECK;
 
@@ -111,7 +118,9 @@ struct pipeline_segment {
 	bool open;     /* being appended to by this mount */
 };
 
-/* Makes a segment of an earlier mount known, so that its chunks can be read. Its file is opened on first use. */
+/* Makes a segment of an earlier mount known, so that its chunks can be read. Its file is opened on first use. With a
+ * header_len the file's header must be that header; with 0 (a file found by recovery) name and kind are enough.
+ * -EEXIST: the id is known. -EINVAL: impossible. */
 int pipeline_segment_add(struct pipeline *p, const struct pipeline_segment *s) MUST_CHECK;
 
 /* Segments made by this mount with id >= from, in order, at most max: the count. A segment is listed as soon as a
@@ -121,10 +130,12 @@ size_t pipeline_segment_new_since(struct pipeline *p, uint64_t from, struct pipe
 /* Fills *out; -ENOENT if unknown. */
 int pipeline_segment_get(struct pipeline *p, uint64_t id, struct pipeline_segment *out) MUST_CHECK;
 
-/* Ends appending to an open segment (the next chunk starts another). */
+/* Ends appending to an open segment: the next chunk starts another. Chunks being sealed still reach it, and it is
+ * `open` until then. */
 void pipeline_segment_roll(struct pipeline *p, uint64_t id);
 
-/* Deletes a segment's file, which must not be open for appending, and forgets it. Frames being read from it finish. */
+/* Deletes a segment's file, which must not be open for appending (-EBUSY), and forgets it. Frames being read from it
+ * finish. -ENOENT if it is not known; a file that is gone already is no error. */
 int pipeline_segment_delete(struct pipeline *p, uint64_t id, struct err *e) MUST_CHECK;
 
 /* The file of a segment, as "segments/xx/<32 hex digits>". */
@@ -143,18 +154,19 @@ struct pipeline_record {
 	const struct pipeline_range *range; /* valid during the call */
 };
 
-/* Calls fn for each valid record of a known segment's file, in order, and stops at the first that is not;
- * *valid_end is where that is. A non-zero return of fn ends the scan and is the result. */
+/* Calls fn for each valid record of a known segment's file, in order, and stops at the first that is not (all of its
+ * parts are authenticated); *valid_end is where that is. A non-zero return of fn ends the scan and is the result; fn
+ * may call the pipeline. Records may follow that were appended while an earlier one was still being written. */
 int pipeline_segment_scan(struct pipeline *p, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r),
 			  void *arg, uint64_t *valid_end, struct err *e) MUST_CHECK;
 
 /* --- counters ---------------------------------------------------------------------------------------------------- */
 
 struct pipeline_stats {
-	uint64_t sealed_plain, sealed_stored; /* bytes */
+	uint64_t sealed_plain, sealed_stored;	/* bytes */
 	uint64_t chunks, frames, frames_stored; /* sealed; frames_stored were incompressible */
-	uint64_t frames_read, bytes_read;
-	uint64_t syncs;
+	uint64_t frames_read, bytes_read;	/* stored bytes */
+	uint64_t syncs;				/* of segments */
 };
 void pipeline_stats_get(struct pipeline *p, struct pipeline_stats *out);
 

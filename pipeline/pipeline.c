@@ -1,0 +1,159 @@
+#include "pipeline/pipeline.h"
+
+#include "base/lock.h"
+#include "pipeline/policy.h"
+#include "pipeline/read.h"
+#include "pipeline/seal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct pipeline {
+	struct workers *workers;
+	struct segment_store store;
+	struct sealer sealer;
+	struct reader reader;
+	atomic_uint_fast64_t frames_read, bytes_read;
+};
+
+#define WORKERS_DEFAULT_MAX 8u /* beyond which the memory of their contexts is felt */
+
+static unsigned default_workers(void)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned n = policy_workers(cores < 1 ? 1 : (unsigned)cores);
+
+	return n < WORKERS_DEFAULT_MAX ? n : WORKERS_DEFAULT_MAX;
+}
+
+int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct err *e)
+{
+	enum cipher_suite suite = cipher_suite_choose(o->suite);
+
+	if (!cipher_nonce_len(suite))
+		return err_set(e, -EINVAL, ERR_USAGE, "unknown cipher suite %d", (int)o->suite);
+	struct pipeline *p = calloc(1, sizeof(*p));
+	if (!p)
+		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the pipeline");
+	int ret = workers_new(o->workers ? o->workers : default_workers(), &p->workers, e);
+	if (!ret) {
+		ret = sealer_init(&p->sealer, &p->store, p->workers);
+		if (ret)
+			(void)err_set(e, ret, ERR_MEMORY, "no memory for the pipeline's buffers");
+	}
+	if (ret) {
+		workers_free(p->workers);
+		free(p);
+		return ret;
+	}
+	segment_store_init(&p->store, &(struct segment_store_options){
+					  .io = o->io,
+					  .keyring = o->keyring,
+					  .workers = p->workers,
+					  .uuid = o->uuid,
+					  .suite = suite,
+					  .next_id = o->next_segment,
+					  .read_only = o->read_only,
+				      });
+	p->reader = (struct reader){.store = &p->store, .workers = p->workers};
+	*out = p;
+	return 0;
+}
+
+void pipeline_free(struct pipeline *p)
+{
+	if (!p)
+		return;
+	sealer_drain(&p->sealer);
+	workers_free(p->workers);
+	sealer_release(&p->sealer);
+	segment_store_release(&p->store);
+	free(p);
+}
+
+void pipeline_seal_submit(struct pipeline *p, struct pipeline_seal *rq)
+{
+	sealer_submit(&p->sealer, rq);
+}
+
+int pipeline_sync(struct pipeline *p, struct err *e)
+{
+	return segment_store_sync(&p->store, e);
+}
+
+int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg)
+{
+	return workers_run(p->workers, fn, arg);
+}
+
+int pipeline_read_frames(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
+			 uint32_t count, void *out, struct err *e)
+{
+	uint64_t stored;
+	int ret = reader_frames(&p->reader, chunk, inline_data, n, count, out, &stored, e);
+
+	if (!ret) {
+		atomic_fetch_add_explicit(&p->frames_read, count, memory_order_relaxed);
+		atomic_fetch_add_explicit(&p->bytes_read, stored, memory_order_relaxed);
+	}
+	return ret;
+}
+
+int pipeline_read_frame(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
+			void *out, struct err *e)
+{
+	return pipeline_read_frames(p, chunk, inline_data, n, 1, out, e);
+}
+
+int pipeline_segment_add(struct pipeline *p, const struct pipeline_segment *s)
+{
+	return segment_store_add(&p->store, s);
+}
+
+size_t pipeline_segment_new_since(struct pipeline *p, uint64_t from, struct pipeline_segment *out, size_t max)
+{
+	return segment_store_made(&p->store, from, out, max);
+}
+
+int pipeline_segment_get(struct pipeline *p, uint64_t id, struct pipeline_segment *out)
+{
+	return segment_store_info(&p->store, id, out);
+}
+
+void pipeline_segment_roll(struct pipeline *p, uint64_t id)
+{
+	segment_store_roll(&p->store, id);
+}
+
+int pipeline_segment_delete(struct pipeline *p, uint64_t id, struct err *e)
+{
+	return segment_store_delete(&p->store, id, e);
+}
+
+int pipeline_segment_scan(struct pipeline *p, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r),
+			  void *arg, uint64_t *valid_end, struct err *e)
+{
+	return scan_segment(&p->store, id, fn, arg, valid_end, e);
+}
+
+static uint64_t load(const atomic_uint_fast64_t *v)
+{
+	return atomic_load_explicit(v, memory_order_relaxed);
+}
+
+void pipeline_stats_get(struct pipeline *p, struct pipeline_stats *out)
+{
+	*out = (struct pipeline_stats){
+	    .sealed_plain = load(&p->sealer.plain),
+	    .sealed_stored = load(&p->sealer.stored),
+	    .chunks = load(&p->sealer.chunks),
+	    .frames = load(&p->sealer.frames),
+	    .frames_stored = load(&p->sealer.frames_stored),
+	    .frames_read = load(&p->frames_read),
+	    .bytes_read = load(&p->bytes_read),
+	};
+	SCOPED_LOCK(&p->store.lock);
+	out->syncs = p->store.syncs;
+}

@@ -1,0 +1,179 @@
+#include "pipeline/read.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { SCAN_VALID = 0, SCAN_STOP = 1 }; /* or -errno */
+
+struct scan {
+	struct segment *seg;
+	struct chunk_key key;
+	struct worker_ctx *ctx;
+	uint64_t size; /* of the file */
+
+	/* Grown to the needs of the largest record so far. */
+	uint8_t *table;
+	size_t table_room;
+	struct pipeline_range *range;
+	size_t range_room;
+	struct pipeline_frame *frame;
+	size_t frame_room;
+};
+
+/* Room for n elements; what it held is forgotten. */
+static int room_for(void **buf, size_t *room, size_t n, size_t element)
+{
+	if (n <= *room)
+		return 0;
+	free(*buf);
+	*buf = malloc(n * element);
+	*room = *buf ? n : 0;
+	return *buf ? 0 : -ENOMEM;
+}
+
+/* Damage ends a scan, it does not fail it. */
+static int stop_if_damaged(int ret)
+{
+	return ret == -EBADMSG ? SCAN_STOP : ret;
+}
+
+static int scan_bytes(const struct scan *sc, uint64_t off, void *buf, size_t len)
+{
+	if (off > sc->size || len > sc->size - off)
+		return SCAN_STOP;
+	ssize_t n = io_pread(sc->seg->file, buf, len, off);
+	if (n < 0)
+		return (int)n;
+	return (size_t)n == len ? SCAN_VALID : SCAN_STOP;
+}
+
+static int scan_header(const struct scan *sc, uint64_t off, struct chunk_header *h)
+{
+	int ret = scan_bytes(sc, off, sc->ctx->span, CHUNK_HEADER_PLAIN + chunk_overhead(sc->key.suite));
+
+	if (!ret)
+		ret = stop_if_damaged(chunk_header_open(sc->ctx->cipher, &sc->key, sc->ctx->span, h));
+	if (!ret && h->stored_len > sc->size - off)
+		ret = SCAN_STOP;
+	return ret;
+}
+
+static int scan_table(struct scan *sc, uint64_t off, const struct chunk_header *h)
+{
+	uint32_t overhead = chunk_overhead(sc->key.suite);
+	size_t len = (size_t)h->table_len + overhead;
+	uint8_t *plain;
+	int ret = room_for((void **)&sc->table, &sc->table_room, len, 1);
+
+	if (!ret)
+		ret = room_for((void **)&sc->range, &sc->range_room, h->nranges, sizeof(sc->range[0]));
+	if (!ret)
+		ret = room_for((void **)&sc->frame, &sc->frame_room, h->nframes, sizeof(sc->frame[0]));
+	if (!ret)
+		ret = scan_bytes(sc, off + CHUNK_HEADER_PLAIN + overhead, sc->table, len);
+	if (ret)
+		return ret;
+	plain = sc->table + overhead - CIPHER_TAG; /* in place, behind the nonce */
+	ret = chunk_table_open(sc->ctx->cipher, &sc->key, h, sc->table, plain);
+	if (!ret)
+		ret = chunk_table_parse(sc->key.suite, h, plain, sc->range, sc->frame);
+	return stop_if_damaged(ret);
+}
+
+/* Only when all frames are authentic is a record whole: a crash may have kept any of its pages. */
+static int scan_frames(const struct scan *sc, uint64_t off, const struct chunk_header *h)
+{
+	for (uint32_t i = 0; i < h->nframes; i++) {
+		const struct pipeline_frame *f = &sc->frame[i];
+		const struct chunk_frame_id id = {
+		    .chunk = h->id,
+		    .number = i,
+		    .last = i + 1 == h->nframes,
+		    .codec = f->codec,
+		    .plain_len = f->plain_len,
+		};
+		int ret = scan_bytes(sc, off, sc->ctx->span, f->stored_len);
+		if (!ret)
+			ret = stop_if_damaged(chunk_frame_open(sc->ctx->cipher, &sc->key, &id, sc->ctx->span,
+							       f->stored_len, sc->ctx->plain));
+		if (ret)
+			return ret;
+		off += f->stored_len;
+	}
+	return SCAN_VALID;
+}
+
+static int scan_record(struct scan *sc, uint64_t off, struct pipeline_record *r)
+{
+	struct chunk_header h;
+	int ret = scan_header(sc, off, &h);
+
+	if (!ret)
+		ret = scan_table(sc, off, &h);
+	if (!ret)
+		ret = scan_frames(sc, off + chunk_data_start(sc->key.suite, h.table_len), &h);
+	if (ret)
+		return ret;
+	*r = (struct pipeline_record){
+	    .chunk_id = h.id,
+	    .sequence = h.sequence,
+	    .offset = off,
+	    .stored_len = h.stored_len,
+	    .plain_len = h.plain_len,
+	    .nframes = h.nframes,
+	    .nranges = h.nranges,
+	    .range = sc->range,
+	};
+	return SCAN_VALID;
+}
+
+static int scan_all(struct scan *sc, int (*fn)(void *arg, const struct pipeline_record *r), void *arg, uint64_t *off,
+		    struct err *e)
+{
+	struct pipeline_record r;
+	int ret = io_size(sc->seg->file, &sc->size);
+
+	while (!ret && *off < sc->size) {
+		ret = scan_record(sc, *off, &r);
+		if (ret)
+			break;
+		ret = fn(arg, &r);
+		if (ret)
+			return ret;
+		*off += r.stored_len;
+	}
+	if (ret < 0) {
+		char path[SEGMENT_PATH];
+		pipeline_segment_path(sc->seg->name, path, sizeof(path));
+		return err_set(e, ret, ret == -ENOMEM ? ERR_MEMORY : ERR_IO, "scanning %s: %s", path,
+			       err_text(NULL, ret));
+	}
+	return 0;
+}
+
+int scan_segment(struct segment_store *s, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r), void *arg,
+		 uint64_t *valid_end, struct err *e)
+{
+	struct scan sc = {0};
+
+	*valid_end = 0;
+	int ret = segment_get(s, id, &sc.seg, e);
+	if (ret)
+		return ret;
+	if (sc.seg->kind != PIPELINE_SEGMENT_FILE)
+		ret = err_set(e, -EINVAL, ERR_USAGE, "segment %llu has no file", (unsigned long long)id);
+	/* A context of its own: fn may read frames, and who holds a lent one must not ask for another. */
+	if (!ret && (ret = worker_ctx_new(&sc.ctx)))
+		(void)err_set(e, ret, ERR_MEMORY, "no memory to scan a segment");
+	if (!ret) {
+		sc.key = segment_chunk_key(s, sc.seg);
+		*valid_end = sc.seg->header_len;
+		ret = scan_all(&sc, fn, arg, valid_end, e);
+	}
+	worker_ctx_free(sc.ctx);
+	free(sc.table);
+	free(sc.range);
+	free(sc.frame);
+	segment_put(s, sc.seg);
+	return ret;
+}

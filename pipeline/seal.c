@@ -1,0 +1,229 @@
+#include "pipeline/seal.h"
+
+#include "base/lock.h"
+#include "pipeline/seal_job.h"
+
+#include <errno.h>
+#include <stddef.h>
+
+#define INLINE_FRAMES 10u		   /* a chunk of fewer is not worth handing over */
+#define ARENA_SIZE    ((size_t)40 << 20)   /* two of the largest chunks */
+#define QUEUE_MAX     ((uint64_t)32 << 20) /* plaintext beyond which submitters help with the frames */
+
+/* Set while this thread lends a hand: it must not call anybody's done(). */
+static _Thread_local bool helping;
+/* Set within done(): what it submits goes to the workers, or the stack might grow without end. */
+static _Thread_local bool reporting;
+
+int sealer_init(struct sealer *s, struct segment_store *store, struct workers *workers)
+{
+	int ret = arena_init(&s->arena, ARENA_SIZE);
+
+	if (ret)
+		return ret;
+	s->store = store;
+	s->workers = workers;
+	(void)pthread_mutex_init(&s->lock, NULL);
+	(void)pthread_cond_init(&s->drained, NULL);
+	TAILQ_INIT(&s->waiting);
+	return 0;
+}
+
+void sealer_drain(struct sealer *s)
+{
+	SCOPED_LOCK(&s->lock);
+	while (s->jobs)
+		(void)pthread_cond_wait(&s->drained, &s->lock);
+}
+
+void sealer_release(struct sealer *s)
+{
+	arena_release(&s->arena);
+	(void)pthread_cond_destroy(&s->drained);
+	(void)pthread_mutex_destroy(&s->lock);
+}
+
+static void count(struct sealer *s, const struct pipeline_chunk *chunk)
+{
+	uint64_t stored = 0;
+
+	for (uint32_t i = 0; i < chunk->nframes; i++)
+		stored += chunk->frame[i].codec == CODEC_STORED;
+	atomic_fetch_add_explicit(&s->plain, chunk->plain_len, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->stored, chunk->stored_len, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->chunks, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->frames, chunk->nframes, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->frames_stored, stored, memory_order_relaxed);
+}
+
+static void report(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e)
+{
+	bool outer = reporting;
+
+	reporting = true;
+	rq->done(rq, ret, chunk, e);
+	reporting = outer;
+}
+
+static void admit(struct sealer *s);
+
+/* Gives back what the job holds, reports, and forgets it. */
+static void job_end(struct seal_job *job)
+{
+	struct sealer *s = job->sealer;
+	int ret = atomic_load(&job->ret);
+	struct pipeline_chunk *chunk = NULL;
+
+	if (!ret) {
+		chunk = job->chunk;
+		job->chunk = NULL;
+		count(s, chunk);
+	}
+	if (job->pooled) {
+		(void)pthread_mutex_lock(&s->lock);
+		arena_put(&s->arena, &job->piece);
+		s->queued -= chunk ? chunk->plain_len : job->chunk->plain_len;
+		(void)pthread_mutex_unlock(&s->lock);
+		admit(s);
+	}
+	report(job->rq, ret, chunk, &job->e);
+	seal_job_free(job);
+
+	SCOPED_LOCK(&s->lock);
+	if (!--s->jobs)
+		(void)pthread_cond_broadcast(&s->drained);
+}
+
+/* --- running ------------------------------------------------------------------------------------------------------ */
+
+#define job_of(ptr, member) ((struct seal_job *)(void *)((char *)(ptr)-offsetof(struct seal_job, member)))
+
+static void job_finish_step(struct workers_job *work, unsigned i, struct worker_ctx *ctx)
+{
+	struct seal_job *job = job_of(work, finish);
+
+	(void)i;
+	seal_job_complete(job, ctx);
+	job_end(job);
+}
+
+static void job_finish(struct seal_job *job, struct worker_ctx *ctx)
+{
+	if (helping)
+		workers_submit(job->sealer->workers, &job->finish, true);
+	else
+		job_finish_step(&job->finish, 0, ctx);
+}
+
+static void job_frame_step(struct workers_job *work, unsigned i, struct worker_ctx *ctx)
+{
+	struct seal_job *job = job_of(work, work);
+
+	seal_job_frame(job, i, ctx);
+	if (atomic_fetch_sub(&job->left, 1) == 1)
+		job_finish(job, ctx);
+}
+
+static void job_whole_step(struct workers_job *work, unsigned i, struct worker_ctx *ctx)
+{
+	struct seal_job *job = job_of(work, work);
+
+	(void)i;
+	for (uint32_t n = 0; n < job->chunk->nframes; n++)
+		seal_job_frame(job, n, ctx);
+	job_finish(job, ctx);
+}
+
+/* Hands jobs to the workers, first come first served, as far as there is memory for their records. */
+static void admit(struct sealer *s)
+{
+	struct seal_job *job;
+
+	for (;;) {
+		(void)pthread_mutex_lock(&s->lock);
+		job = TAILQ_FIRST(&s->waiting);
+		if (job)
+			job->buf = arena_get(&s->arena, &job->piece, job->worst);
+		if (job && job->buf)
+			TAILQ_REMOVE(&s->waiting, job, link);
+		else
+			job = NULL;
+		(void)pthread_mutex_unlock(&s->lock);
+		if (!job)
+			return;
+		seal_job_begin(job);
+		workers_submit(s->workers, &job->work, false);
+	}
+}
+
+/* Runs some of the frames that are waiting, where more wait than should: the submitter is slowed down to the pace of
+ * the machine, without ever waiting for anybody. */
+static void help(struct sealer *s, uint32_t steps)
+{
+	struct worker_ctx *ctx = workers_borrow(s->workers);
+
+	if (!ctx)
+		return;
+	helping = true;
+	for (uint32_t i = 0; i < steps && workers_help(s->workers, ctx); i++)
+		;
+	helping = false;
+	workers_return(s->workers, ctx);
+}
+
+static void job_queue(struct sealer *s, struct seal_job *job)
+{
+	uint32_t steps = job->chunk->nframes;
+
+	(void)pthread_mutex_lock(&s->lock);
+	job->pooled = true;
+	TAILQ_INSERT_TAIL(&s->waiting, job, link);
+	s->queued += job->chunk->plain_len;
+	bool full = s->queued > QUEUE_MAX;
+	(void)pthread_mutex_unlock(&s->lock);
+	admit(s);
+	if (full && !reporting)
+		help(s, steps);
+}
+
+static void job_run_here(struct sealer *s, struct seal_job *job)
+{
+	struct worker_ctx *ctx = workers_borrow(s->workers);
+	struct err e = {0};
+
+	if (ctx) {
+		job->buf = ctx->span;
+		seal_job_begin(job);
+		for (uint32_t n = 0; n < job->chunk->nframes; n++)
+			seal_job_frame(job, n, ctx);
+		seal_job_complete(job, ctx);
+		workers_return(s->workers, ctx);
+	} else {
+		seal_job_fail(job, err_set(&e, -ENOMEM, ERR_MEMORY, "no memory to seal a chunk"), &e);
+	}
+	job_end(job);
+}
+
+void sealer_submit(struct sealer *s, struct pipeline_seal *rq)
+{
+	struct seal_job *job = NULL;
+	struct err e = {0};
+	int ret = seal_job_new(s, rq, &job, &e);
+
+	if (ret) {
+		report(rq, ret, NULL, &e);
+		return;
+	}
+	bool few = job->chunk->nframes < INLINE_FRAMES;
+	job->work.step = few ? job_whole_step : job_frame_step;
+	job->work.steps = few ? 1 : job->chunk->nframes;
+	job->finish.step = job_finish_step;
+	job->finish.steps = 1;
+	(void)pthread_mutex_lock(&s->lock);
+	s->jobs++;
+	(void)pthread_mutex_unlock(&s->lock);
+	if (few && job->worst <= WORKER_SPAN && !reporting)
+		job_run_here(s, job);
+	else
+		job_queue(s, job);
+}

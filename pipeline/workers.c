@@ -1,0 +1,285 @@
+#include "pipeline/workers.h"
+
+#include "base/lock.h"
+#include "pipeline/pipeline.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Contexts lent at once, on a machine with fewer cores: some of their holders wait for storage. */
+#define LENT_MIN 16
+
+struct task {
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+struct worker {
+	struct workers *pool;
+	struct worker_ctx *ctx;
+	pthread_t thread;
+};
+
+struct workers {
+	pthread_mutex_t lock; /* of everything up to the contexts */
+	pthread_cond_t wake;  /* work has come, or the end */
+	TAILQ_HEAD(, workers_job) jobs;
+	struct task task[WORKERS_TASKS]; /* a ring */
+	unsigned task_head, ntasks;
+	unsigned tasks_running;
+	unsigned idle;
+	bool stop;
+
+	pthread_mutex_t ctx_lock;
+	pthread_cond_t ctx_wake; /* one came back */
+	SLIST_HEAD(, worker_ctx) spare;
+	unsigned lent, lent_max;
+
+	unsigned nthreads;
+	struct worker worker[];
+};
+
+int worker_ctx_new(struct worker_ctx **out)
+{
+	struct worker_ctx *ctx = calloc(1, sizeof(*ctx));
+	int ret;
+
+	if (!ctx)
+		return -ENOMEM;
+	ctx->plain = malloc(PIPELINE_FRAME_MAX + CIPHER_TAG);
+	ctx->span = malloc(WORKER_SPAN);
+	ret = ctx->plain && ctx->span ? 0 : -ENOMEM;
+	if (!ret)
+		ret = codec_ctx_new(&ctx->codec);
+	if (!ret)
+		ret = cipher_ctx_new(&ctx->cipher);
+	if (ret) {
+		worker_ctx_free(ctx);
+		return ret;
+	}
+	memset(ctx->plain, 0, PIPELINE_FRAME_MAX + CIPHER_TAG);
+	*out = ctx;
+	return 0;
+}
+
+void worker_ctx_free(struct worker_ctx *ctx)
+{
+	if (!ctx)
+		return;
+	codec_ctx_free(ctx->codec);
+	cipher_ctx_free(ctx->cipher);
+	free(ctx->plain);
+	free(ctx->span);
+	free(ctx);
+}
+
+/* Takes the next step of the first job. Lock held. */
+static struct workers_job *job_claim(struct workers *w, unsigned *step)
+{
+	struct workers_job *job = TAILQ_FIRST(&w->jobs);
+
+	if (!job)
+		return NULL;
+	*step = job->next++;
+	if (job->next == job->steps)
+		TAILQ_REMOVE(&w->jobs, job, link);
+	return job;
+}
+
+/* Lock held. */
+static bool task_claim(struct workers *w, struct task *t)
+{
+	if (!w->ntasks || (w->tasks_running + 1 >= w->nthreads && !w->stop))
+		return false;
+	*t = w->task[w->task_head];
+	w->task_head = (w->task_head + 1) % WORKERS_TASKS;
+	w->ntasks--;
+	w->tasks_running++;
+	return true;
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *me = arg;
+	struct workers *w = me->pool;
+	struct workers_job *job;
+	struct task t;
+	unsigned step = 0;
+
+	(void)pthread_mutex_lock(&w->lock);
+	for (;;) {
+		if ((job = job_claim(w, &step))) {
+			(void)pthread_mutex_unlock(&w->lock);
+			job->step(job, step, me->ctx);
+			(void)pthread_mutex_lock(&w->lock);
+		} else if (task_claim(w, &t)) {
+			(void)pthread_mutex_unlock(&w->lock);
+			t.fn(t.arg);
+			(void)pthread_mutex_lock(&w->lock);
+			/* The queue may have waited for this one to end. */
+			if (--w->tasks_running + 2 == w->nthreads && w->ntasks && w->idle)
+				(void)pthread_cond_signal(&w->wake);
+		} else if (w->stop) {
+			break;
+		} else {
+			w->idle++;
+			(void)pthread_cond_wait(&w->wake, &w->lock);
+			w->idle--;
+		}
+	}
+	(void)pthread_mutex_unlock(&w->lock);
+	return NULL;
+}
+
+/* Workers take no signals: those are for the threads that know what to do with them. */
+static int worker_start(struct workers *w, struct worker *me)
+{
+	sigset_t all, old;
+
+	me->pool = w;
+	int ret = worker_ctx_new(&me->ctx);
+	if (ret)
+		return ret;
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = -pthread_create(&me->thread, NULL, worker_main, me);
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (ret) {
+		worker_ctx_free(me->ctx);
+		return ret;
+	}
+	(void)pthread_setname_np(me->thread, "apfs-worker");
+	return 0;
+}
+
+int workers_new(unsigned threads, struct workers **out, struct err *e)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	int ret = 0;
+
+	if (threads < 2)
+		threads = 2;
+	if (threads > WORKERS_MAX)
+		threads = WORKERS_MAX;
+	struct workers *w = calloc(1, sizeof(*w) + threads * sizeof(w->worker[0]));
+	if (!w)
+		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the workers");
+	(void)pthread_mutex_init(&w->lock, NULL);
+	(void)pthread_cond_init(&w->wake, NULL);
+	(void)pthread_mutex_init(&w->ctx_lock, NULL);
+	(void)pthread_cond_init(&w->ctx_wake, NULL);
+	TAILQ_INIT(&w->jobs);
+	SLIST_INIT(&w->spare);
+	w->lent_max = cores > LENT_MIN ? (unsigned)cores : LENT_MIN;
+	while (w->nthreads < threads && !ret) {
+		ret = worker_start(w, &w->worker[w->nthreads]);
+		if (!ret) {
+			(void)pthread_mutex_lock(&w->lock);
+			w->nthreads++;
+			(void)pthread_mutex_unlock(&w->lock);
+		}
+	}
+	if (ret) {
+		workers_free(w);
+		return err_set(e, ret, ERR_MEMORY, "cannot start the worker threads: %s", err_text(NULL, ret));
+	}
+	*out = w;
+	return 0;
+}
+
+void workers_free(struct workers *w)
+{
+	struct worker_ctx *ctx;
+
+	if (!w)
+		return;
+	(void)pthread_mutex_lock(&w->lock);
+	w->stop = true;
+	(void)pthread_cond_broadcast(&w->wake);
+	(void)pthread_mutex_unlock(&w->lock);
+	for (unsigned i = 0; i < w->nthreads; i++) {
+		(void)pthread_join(w->worker[i].thread, NULL);
+		worker_ctx_free(w->worker[i].ctx);
+	}
+	while ((ctx = SLIST_FIRST(&w->spare))) {
+		SLIST_REMOVE_HEAD(&w->spare, link);
+		worker_ctx_free(ctx);
+	}
+	(void)pthread_cond_destroy(&w->ctx_wake);
+	(void)pthread_mutex_destroy(&w->ctx_lock);
+	(void)pthread_cond_destroy(&w->wake);
+	(void)pthread_mutex_destroy(&w->lock);
+	free(w);
+}
+
+void workers_submit(struct workers *w, struct workers_job *job, bool urgent)
+{
+	SCOPED_LOCK(&w->lock);
+	unsigned steps = job->steps;
+
+	job->next = 0;
+	if (urgent)
+		TAILQ_INSERT_HEAD(&w->jobs, job, link);
+	else
+		TAILQ_INSERT_TAIL(&w->jobs, job, link);
+	if (w->idle > 1 && steps > 1)
+		(void)pthread_cond_broadcast(&w->wake);
+	else if (w->idle)
+		(void)pthread_cond_signal(&w->wake);
+}
+
+bool workers_help(struct workers *w, struct worker_ctx *ctx)
+{
+	unsigned step = 0;
+
+	(void)pthread_mutex_lock(&w->lock);
+	struct workers_job *job = job_claim(w, &step);
+	(void)pthread_mutex_unlock(&w->lock);
+	if (job)
+		job->step(job, step, ctx);
+	return job != NULL;
+}
+
+int workers_run(struct workers *w, void (*fn)(void *arg), void *arg)
+{
+	SCOPED_LOCK(&w->lock);
+
+	if (w->ntasks == WORKERS_TASKS)
+		return -EAGAIN;
+	w->task[(w->task_head + w->ntasks++) % WORKERS_TASKS] = (struct task){fn, arg};
+	if (w->idle)
+		(void)pthread_cond_signal(&w->wake);
+	return 0;
+}
+
+struct worker_ctx *workers_borrow(struct workers *w)
+{
+	struct worker_ctx *ctx;
+
+	(void)pthread_mutex_lock(&w->ctx_lock);
+	while (w->lent == w->lent_max)
+		(void)pthread_cond_wait(&w->ctx_wake, &w->ctx_lock);
+	w->lent++;
+	ctx = SLIST_FIRST(&w->spare);
+	if (ctx)
+		SLIST_REMOVE_HEAD(&w->spare, link);
+	(void)pthread_mutex_unlock(&w->ctx_lock);
+	if (ctx || !worker_ctx_new(&ctx))
+		return ctx;
+
+	SCOPED_LOCK(&w->ctx_lock);
+	w->lent--;
+	(void)pthread_cond_signal(&w->ctx_wake);
+	return NULL;
+}
+
+void workers_return(struct workers *w, struct worker_ctx *ctx)
+{
+	SCOPED_LOCK(&w->ctx_lock);
+	SLIST_INSERT_HEAD(&w->spare, ctx, link);
+	w->lent--;
+	(void)pthread_cond_signal(&w->ctx_wake);
+}

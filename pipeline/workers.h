@@ -1,0 +1,59 @@
+/*
+ * Within the pipeline: the threads that do its work, and the contexts that any thread needs to run codecs and ciphers.
+ * A job is a number of steps that any worker may take, in order of submission; a task is one call that may wait.
+ */
+#ifndef APFS_PIPELINE_WORKERS_H
+#define APFS_PIPELINE_WORKERS_H
+
+#include "pipeline/cipher.h"
+#include "pipeline/codec.h"
+
+#include <stdbool.h>
+#include <sys/queue.h>
+
+#define WORKERS_MAX   32u		  /* threads of a pool */
+#define WORKERS_TASKS 256u		  /* tasks that may wait */
+#define WORKER_SPAN   ((size_t)720 << 10) /* bytes of a context's span buffer */
+
+/* What one thread at a time works with. The buffers are reused for ever: a fresh page is dear. */
+struct worker_ctx {
+	struct codec_ctx *codec;
+	struct cipher_ctx *cipher;
+	uint8_t *plain; /* room for a frame's plaintext and its seal */
+	uint8_t *span;	/* WORKER_SPAN bytes: a record or a run of frames; its pages come into being on first use */
+	SLIST_ENTRY(worker_ctx) link;
+};
+
+int worker_ctx_new(struct worker_ctx **out) MUST_CHECK;
+void worker_ctx_free(struct worker_ctx *ctx);
+
+struct workers;
+
+/* Starts `threads` of them, 2 to WORKERS_MAX: one may always be waiting for storage. */
+int workers_new(unsigned threads, struct workers **out, struct err *e) MUST_CHECK;
+/* Runs everything that is queued, then ends the threads. */
+void workers_free(struct workers *w);
+
+struct workers_job {
+	/* Called once for each i below `steps`, at the same time from several threads. The pool does not touch the job
+	 * after the last call has begun, so that whoever finishes last may free it. */
+	void (*step)(struct workers_job *job, unsigned i, struct worker_ctx *ctx);
+	unsigned steps;
+	unsigned next; /* the pool's */
+	TAILQ_ENTRY(workers_job) link;
+};
+
+/* Queues a job, behind the others or, if urgent, before them. Never fails, never waits. */
+void workers_submit(struct workers *w, struct workers_job *job, bool urgent);
+/* Takes one step of the first job with the caller's context; false if there is none. */
+bool workers_help(struct workers *w, struct worker_ctx *ctx);
+
+/* Queues a task. Tasks yield to jobs, and one thread is always kept for jobs. -EAGAIN when too many wait. */
+int workers_run(struct workers *w, void (*fn)(void *arg), void *arg) MUST_CHECK;
+
+/* A context for a thread that is not a worker, or for a worker's own use in a callback. Waits while too many are lent;
+ * who holds one must not ask for another. NULL when there is no memory. */
+struct worker_ctx *workers_borrow(struct workers *w) MUST_CHECK;
+void workers_return(struct workers *w, struct worker_ctx *ctx);
+
+#endif

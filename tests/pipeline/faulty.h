@@ -1,0 +1,42 @@
+/* An io over another one that counts calls, fails chosen ones and can be held up. */
+#ifndef APFS_TESTS_PIPELINE_FAULTY_H
+#define APFS_TESTS_PIPELINE_FAULTY_H
+
+#include "base/io.h"
+
+#include <pthread.h>
+
+enum faulty_op {
+	FAULTY_OPEN,
+	FAULTY_PREAD,
+	FAULTY_PWRITE,
+	FAULTY_SYNC,
+	FAULTY_UNLINK,
+	FAULTY_MKDIR,
+	FAULTY_SYNC_DIR,
+	FAULTY_TRUNCATE,
+	FAULTY_SIZE,
+	FAULTY_OPS
+};
+
+struct faulty {
+	struct io io;
+	struct io *inner; /* borrowed */
+	pthread_mutex_t lock;
+	unsigned calls[FAULTY_OPS];
+	enum faulty_op op; /* which fails */
+	unsigned after;	   /* that many more calls of it succeed */
+	int code;	   /* 0: none fails */
+	bool once;	   /* only the one */
+	/* Called before each operation, without a lock. */
+	void (*hook)(void *arg, enum faulty_op op);
+	void *arg;
+};
+
+void faulty_init(struct faulty *f, struct io *inner);
+void faulty_release(struct faulty *f);
+/* The call of op after the next `after` fails with code, and, unless once, so do all that follow. */
+void faulty_arm(struct faulty *f, enum faulty_op op, unsigned after, int code, bool once);
+unsigned faulty_calls(struct faulty *f, enum faulty_op op);
+
+#endif
