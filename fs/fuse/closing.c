@@ -1,0 +1,153 @@
+/* The end of a mount: by umount(8), or by a signal that we answer with an unmount of our own. */
+#include "base/log.h"
+#include "fs/fuse/internal.h"
+#include "fs/fuse/mountinfo.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DRAIN_SECONDS  30 /* for the kernel's writes, once it has sent them */
+#define STALL_SECONDS  30 /* without a single answer while closing */
+#define LINGER_SECONDS 5  /* from our unmount to the connection's end */
+
+struct closing {
+	struct session *s;
+	pthread_t thread;
+	bool started;
+	atomic_bool finished, busy;
+};
+
+/* While the threads still answer: what the kernel holds is written, then the mount goes. */
+static void *closing_main(void *arg)
+{
+	struct closing *c = arg;
+	struct session *s = c->s;
+	uint64_t one = 1;
+
+	int fd = open(s->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0) {
+		if (syncfs(fd) < 0)
+			log_warn("writing back the kernel's cache: %s", strerror(errno));
+		(void)close(fd);
+	}
+	serve_drain(s, DRAIN_SECONDS);
+	int ret = mountinfo_unmount(s->mountpoint, false);
+	if (ret == -EBUSY) {
+		log_warn("files are still open: they end with the mount");
+		atomic_store(&c->busy, true);
+	} else if (ret && ret != -EINVAL) {
+		log_warn("unmounting: %s", strerror(-ret));
+		atomic_store(&c->busy, true);
+	}
+	atomic_store(&c->finished, true);
+	if (write(s->event, &one, sizeof(one)) < 0)
+		log_error("cannot wake the main thread: %s", strerror(errno));
+	return NULL;
+}
+
+static void closing_begin(struct closing *c, unsigned signo)
+{
+	log_info("signal %u: unmounting", signo);
+	if (pthread_create(&c->thread, NULL, closing_main, c) == 0) {
+		c->started = true;
+	} else {
+		atomic_store(&c->busy, true);
+		atomic_store(&c->finished, true);
+	}
+}
+
+/* The mount cannot be ended in the polite way: whoever still uses it sees ENOTCONN from here on. As root the connection
+ * is cut as well, which frees a thread of ours that waits for the kernel. */
+static void closing_force(struct session *s)
+{
+	(void)umount2(s->mountpoint, MNT_FORCE | UMOUNT_NOFOLLOW);
+	if (mountinfo_unmount(s->mountpoint, true))
+		log_debug("%s is not mounted any more", s->mountpoint);
+}
+
+/* Waits for a signal, the connection's end, the closing thread's end, or the time. */
+static int wait_event(struct session *s, int sigfd, int timeout_ms, unsigned *signo)
+{
+	struct pollfd pfd[2] = {{.fd = sigfd, .events = POLLIN}, {.fd = s->event, .events = POLLIN}};
+	struct signalfd_siginfo info;
+	uint64_t count = 0;
+
+	*signo = 0;
+	int n = poll(pfd, 2, timeout_ms);
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	if ((pfd[0].revents & POLLIN) && read(sigfd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		*signo = info.ssi_signo;
+	if ((pfd[1].revents & POLLIN) && read(s->event, &count, sizeof(count)) < 0)
+		count = 0;
+	return 0;
+}
+
+/* Until the kernel has ended the connection, or closing has gone as far as it can. */
+static void wait_end(struct session *s, struct closing *c, int sigfd)
+{
+	uint64_t done = 0;
+	unsigned stalled = 0, lingered = 0, signo = 0;
+
+	while (!atomic_load(&s->gone)) {
+		bool closing = c->started || atomic_load(&c->finished);
+
+		if (wait_event(s, sigfd, closing ? 1000 : -1, &signo))
+			return;
+		if (signo && closing)
+			return; /* a second signal: at once */
+		if (signo) {
+			closing_begin(c, signo);
+			continue;
+		}
+		if (!closing)
+			continue;
+		if (atomic_load(&c->busy))
+			return;
+		if (atomic_load(&c->finished) && ++lingered > LINGER_SECONDS)
+			return; /* mounted elsewhere too, in another namespace */
+		uint64_t now = atomic_load(&s->done);
+		stalled = now == done ? stalled + 1 : 0;
+		done = now;
+		if (stalled > STALL_SECONDS)
+			return;
+	}
+}
+
+int session_serve(struct session *s)
+{
+	struct closing c = {.s = s};
+	sigset_t mask;
+
+	(void)sigemptyset(&mask);
+	(void)sigaddset(&mask, SIGTERM);
+	(void)sigaddset(&mask, SIGINT);
+	(void)sigaddset(&mask, SIGHUP);
+	int sigfd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (sigfd < 0)
+		return -errno;
+
+	wait_end(s, &c, sigfd);
+	(void)close(sigfd);
+	bool stopped = serve_stop(s, STALL_SECONDS);
+	if (!atomic_load(&s->gone) && (atomic_load(&c.busy) || !atomic_load(&c.finished)))
+		closing_force(s);
+	if (!stopped)
+		return -ETIMEDOUT;
+	if (c.started) {
+		struct timespec end;
+
+		(void)clock_gettime(CLOCK_REALTIME, &end);
+		end.tv_sec += LINGER_SECONDS;
+		if (pthread_timedjoin_np(c.thread, NULL, &end) != 0)
+			return -ETIMEDOUT; /* still inside of the kernel */
+	}
+	return 0;
+}

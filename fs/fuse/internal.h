@@ -1,0 +1,132 @@
+/* What the files of this box share. */
+#ifndef APFS_FS_FUSE_INTERNAL_H
+#define APFS_FS_FUSE_INTERNAL_H
+
+#define FUSE_USE_VERSION 314
+
+#include "fs/core/core.h"
+#include "fs/fuse/session.h"
+#include "fs/fuse/wire.h"
+
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* Older libfuse headers lack these; the numbers are the protocol's. */
+#ifndef FUSE_SET_ATTR_KILL_SUID
+#define FUSE_SET_ATTR_KILL_SUID (1 << 11)
+#endif
+
+#define SESSION_MAX_WRITE      ((size_t)1 << 20) /* bytes of one READ or WRITE */
+#define SESSION_HEADER	       ((size_t)4096)	 /* room for what comes before the data of a WRITE */
+#define SESSION_BUFFER	       (SESSION_HEADER + SESSION_MAX_WRITE)
+#define SESSION_MAX_BACKGROUND 64u
+#define SESSION_TIMEOUT	       86400.0 /* seconds that the kernel may believe us: we are the only writer */
+
+/* A request as it was read. An answer with data is built in its second part, for requests that bring none. */
+struct request {
+	uint8_t *mem; /* SESSION_BUFFER bytes */
+	size_t len;
+	unsigned epoch; /* of a WRITE: which count of session.writing it is in */
+	struct request *next;
+};
+
+struct session {
+	struct core *core;
+	struct fuse_session *se;
+	int fd; /* the device; se owns it */
+	char *mountpoint;
+	struct wire wire;
+	bool mounted;
+	bool no_opendir; /* the kernel understands an opendir of ENOSYS */
+
+	unsigned nthreads, nspare;
+	pthread_t *thread;
+	unsigned started;
+	struct request *request; /* nthreads + nspare of them */
+	uint8_t *arena;		 /* their memory */
+	size_t arena_len;
+
+	atomic_bool stopping;	    /* workers are to end */
+	atomic_bool gone;	    /* the kernel has ended the connection */
+	atomic_uint running, ended; /* workers that have begun, and that have ended */
+	atomic_uint_fast64_t done;  /* requests answered: a sign of life */
+	int event;		    /* eventfd: gone, or the closing thread has finished */
+
+	/* Writes may have to wait for memory. At most max_writers threads are inside of them; further ones are parked
+	 * here, in buffers of their own, so that READ and FSYNC always find a thread. */
+	pthread_mutex_t lock;
+	pthread_cond_t drained;
+	unsigned writers, max_writers;
+	struct request *parked, **parked_end;
+	struct request *spare;
+	unsigned epoch;
+	uint64_t writing[2]; /* WRITEs received and not answered, by epoch */
+	pthread_mutex_t drain_lock;
+};
+
+/* --- session.c --- */
+extern const struct fuse_lowlevel_ops session_ops;
+void session_op_init(void *userdata, struct fuse_conn_info *conn);
+
+/* --- serve.c --- */
+int serve_start(struct session *s) MUST_CHECK;
+/* Reads one request and has it answered, in the calling thread: 0, -EAGAIN, or why the connection ended. */
+int serve_one(struct session *s, struct request *rq) MUST_CHECK;
+/* Makes the workers end; false if they did not within `seconds`. */
+bool serve_stop(struct session *s, unsigned seconds);
+/* Waits until every WRITE that the kernel had sent out before the call is answered, or for `seconds`. */
+void serve_drain(struct session *s, unsigned seconds);
+/* SESSION_MAX_WRITE bytes for the answer to the request that the calling thread works on. */
+void *serve_reply_buffer(void);
+
+/* --- ops_*.c: one function a request --- */
+static inline struct session *op_session(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+static inline struct core *op_core(fuse_req_t req)
+{
+	return op_session(req)->core;
+}
+struct core_cred op_cred(fuse_req_t req);
+void op_stat(const struct core_attr *a, struct stat *st);
+void op_entry(const struct core_attr *a, struct fuse_entry_param *e);
+/* Answers with an inode that a reference was taken to, or with -errno. */
+void op_reply_entry(fuse_req_t req, int ret, const struct core_attr *a);
+/* ret is 0 or -errno. */
+void op_reply(fuse_req_t req, int ret);
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup);
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);
+void op_readlink(fuse_req_t req, fuse_ino_t ino);
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name);
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
+	       unsigned int flags);
+void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi);
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void op_statfs(fuse_req_t req, fuse_ino_t ino);
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+#endif

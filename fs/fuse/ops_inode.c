@@ -1,0 +1,256 @@
+/* Requests about an inode: attributes, extended attributes, the filesystem's numbers. */
+#include "fs/fuse/internal.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+struct core_cred op_cred(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return (struct core_cred){.uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask};
+}
+
+static struct timespec timespec_of(struct clock_time t)
+{
+	return (struct timespec){.tv_sec = t.sec, .tv_nsec = t.nsec};
+}
+
+static struct clock_time time_of(struct timespec t)
+{
+	return (struct clock_time){.sec = t.tv_sec, .nsec = (uint32_t)t.tv_nsec};
+}
+
+void op_stat(const struct core_attr *a, struct stat *st)
+{
+	*st = (struct stat){
+	    .st_ino = a->ino,
+	    .st_mode = a->mode,
+	    .st_nlink = a->nlink,
+	    .st_uid = a->uid,
+	    .st_gid = a->gid,
+	    .st_rdev = a->rdev,
+	    .st_size = (off_t)a->size,
+	    .st_blocks = (blkcnt_t)a->blocks,
+	    .st_blksize = 4096,
+	    .st_atim = timespec_of(a->atime),
+	    .st_mtim = timespec_of(a->mtime),
+	    .st_ctim = timespec_of(a->ctime),
+	};
+}
+
+void op_entry(const struct core_attr *a, struct fuse_entry_param *e)
+{
+	*e = (struct fuse_entry_param){
+	    .ino = a->ino,
+	    .generation = a->generation,
+	    .attr_timeout = SESSION_TIMEOUT,
+	    .entry_timeout = SESSION_TIMEOUT,
+	};
+	op_stat(a, &e->attr);
+}
+
+void op_reply(fuse_req_t req, int ret)
+{
+	(void)fuse_reply_err(req, -ret);
+}
+
+void op_reply_entry(fuse_req_t req, int ret, const struct core_attr *a)
+{
+	struct core *core = op_core(req);
+	struct fuse_entry_param e;
+
+	if (ret) {
+		op_reply(req, ret);
+		return;
+	}
+	op_entry(a, &e);
+	if (fuse_reply_entry(req, &e) < 0)
+		core_forget(core, a->ino, 1); /* interrupted: the kernel never learned of it */
+}
+
+static void reply_attr(fuse_req_t req, int ret, const struct core_attr *a)
+{
+	struct stat st;
+
+	if (ret) {
+		op_reply(req, ret);
+		return;
+	}
+	op_stat(a, &st);
+	(void)fuse_reply_attr(req, &st, SESSION_TIMEOUT);
+}
+
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct core_attr a;
+	(void)fi;
+
+	int ret = core_getattr(op_core(req), ino, &a);
+	reply_attr(req, ret, &a);
+}
+
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	static const struct {
+		int fuse;
+		unsigned core;
+	} map[] = {
+	    {FUSE_SET_ATTR_MODE, CORE_SET_MODE},
+	    {FUSE_SET_ATTR_UID, CORE_SET_UID},
+	    {FUSE_SET_ATTR_GID, CORE_SET_GID},
+	    {FUSE_SET_ATTR_SIZE, CORE_SET_SIZE},
+	    {FUSE_SET_ATTR_ATIME, CORE_SET_ATIME},
+	    {FUSE_SET_ATTR_MTIME, CORE_SET_MTIME},
+	    {FUSE_SET_ATTR_CTIME, CORE_SET_CTIME}, /* the kernel keeps time for what it caches */
+	    {FUSE_SET_ATTR_ATIME_NOW, CORE_SET_ATIME_NOW},
+	    {FUSE_SET_ATTR_MTIME_NOW, CORE_SET_MTIME_NOW},
+	    /* FATTR_KILL_SUIDGID by another name: a truncate by somebody without CAP_FSETID */
+	    {FUSE_SET_ATTR_KILL_SUID, CORE_KILL_SUIDGID},
+	};
+	struct core_attr in = {
+	    .mode = attr->st_mode,
+	    .uid = attr->st_uid,
+	    .gid = attr->st_gid,
+	    .size = (uint64_t)attr->st_size,
+	    .atime = time_of(attr->st_atim),
+	    .mtime = time_of(attr->st_mtim),
+	    .ctime = time_of(attr->st_ctim),
+	};
+	struct core_attr out;
+	unsigned which = 0;
+	(void)fi;
+
+	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++) {
+		if (to_set & map[i].fuse)
+			which |= map[i].core;
+	}
+	/* A change of owner clears set-id bits whoever makes it, unless the mode comes along. */
+	if ((which & (CORE_SET_UID | CORE_SET_GID)) && !(which & CORE_SET_MODE))
+		which |= CORE_KILL_SUIDGID;
+	int ret = core_setattr(op_core(req), ino, which, &in, &out);
+	reply_attr(req, ret, &out);
+}
+
+void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct core_statfs s;
+	(void)ino;
+
+	int ret = core_statfs(op_core(req), &s);
+	if (ret) {
+		op_reply(req, ret);
+		return;
+	}
+	struct statvfs out = {
+	    .f_bsize = s.block_size,
+	    .f_frsize = s.block_size,
+	    .f_blocks = s.blocks,
+	    .f_bfree = s.free,
+	    .f_bavail = s.avail,
+	    .f_files = s.files,
+	    .f_ffree = s.files_free,
+	    .f_favail = s.files_free,
+	    .f_namemax = 255,
+	};
+	(void)fuse_reply_statfs(req, &out);
+}
+
+/* --- extended attributes ------------------------------------------------------------------------------------------ */
+
+/* A value or a list of len bytes in buf, or just its length. */
+static void reply_bytes(fuse_req_t req, const void *buf, size_t len, size_t size)
+{
+	if (size == 0)
+		(void)fuse_reply_xattr(req, len);
+	else if (len > size)
+		(void)fuse_reply_err(req, ERANGE);
+	else
+		(void)fuse_reply_buf(req, buf, len);
+}
+
+static void reply_info(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	char *text = NULL;
+	int ret = core_info(op_core(req), ino, &text);
+
+	if (ret) {
+		op_reply(req, ret);
+		return;
+	}
+	size_t len = strlen(text);
+	reply_bytes(req, text, len > XATTR_SIZE_MAX ? XATTR_SIZE_MAX : len, size);
+	free(text);
+}
+
+/* Names of ours are answered here, not stored: nobody may set or remove them. */
+static bool name_is_virtual(const char *name)
+{
+	return strcmp(name, SESSION_XATTR_INFO) == 0 || strcmp(name, SESSION_XATTR_PID) == 0;
+}
+
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+	struct core *core = op_core(req);
+
+	if (name_is_virtual(name)) {
+		(void)fuse_reply_err(req, EPERM);
+		return;
+	}
+	int ret = core_setxattr(core, ino, name, value, size, flags & (XATTR_CREATE | XATTR_REPLACE));
+	if (ret == 0 && (flags & WIRE_KILL_SGID)) {
+		struct core_attr a;
+
+		ret = core_getattr(core, ino, &a);
+		if (ret == 0 && S_ISREG(a.mode) && (a.mode & S_ISGID)) {
+			a.mode &= ~(uint32_t)S_ISGID;
+			ret = core_setattr(core, ino, CORE_SET_MODE, &a, &a);
+		}
+	}
+	op_reply(req, ret);
+}
+
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	char *buf = serve_reply_buffer();
+
+	if (strcmp(name, SESSION_XATTR_INFO) == 0) {
+		reply_info(req, ino, size);
+		return;
+	}
+	if (strcmp(name, SESSION_XATTR_PID) == 0) {
+		int n = snprintf(buf, SESSION_MAX_WRITE, "%d", (int)getpid());
+
+		reply_bytes(req, buf, (size_t)n, size);
+		return;
+	}
+	size_t len = size > SESSION_MAX_WRITE ? SESSION_MAX_WRITE : size;
+	int ret = core_getxattr(op_core(req), ino, name, buf, &len);
+	if (ret)
+		op_reply(req, ret);
+	else
+		reply_bytes(req, buf, len, size);
+}
+
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	char *buf = serve_reply_buffer();
+	size_t len = size > SESSION_MAX_WRITE ? SESSION_MAX_WRITE : size;
+
+	int ret = core_listxattr(op_core(req), ino, buf, &len);
+	if (ret)
+		op_reply(req, ret);
+	else
+		reply_bytes(req, buf, len, size);
+}
+
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	op_reply(req, name_is_virtual(name) ? -EPERM : core_removexattr(op_core(req), ino, name));
+}

@@ -1,0 +1,240 @@
+/* The threads that read requests and answer them. */
+#include "base/lock.h"
+#include "base/log.h"
+#include "fs/fuse/internal.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The request that this thread works on. */
+static _Thread_local struct request *current;
+
+void *serve_reply_buffer(void)
+{
+	return current->mem + SESSION_HEADER;
+}
+
+static void process(struct session *s, struct request *rq)
+{
+	struct fuse_buf buf = {.size = rq->len, .mem = rq->mem, .fd = -1};
+
+	current = rq;
+	fuse_session_process_buf(s->se, &buf);
+	atomic_fetch_add_explicit(&s->done, 1, memory_order_relaxed);
+}
+
+/* --- writes ------------------------------------------------------------------------------------------------------- */
+
+static void write_done(struct session *s, const struct request *rq)
+{
+	if (--s->writing[rq->epoch] == 0)
+		(void)pthread_cond_broadcast(&s->drained);
+}
+
+/* Sets a WRITE aside with its buffer, and takes a spare one in its place; false when there is none. */
+static bool write_park(struct session *s, struct request **rq)
+{
+	struct request *spare = s->spare;
+
+	if (!spare)
+		return false;
+	s->spare = spare->next;
+	(*rq)->next = NULL;
+	*s->parked_end = *rq;
+	s->parked_end = &(*rq)->next;
+	*rq = spare;
+	return true;
+}
+
+/* The next parked WRITE for a thread that is done with one; its own buffer becomes a spare. */
+static bool write_unpark(struct session *s, struct request **rq)
+{
+	struct request *next = s->parked;
+
+	if (!next)
+		return false;
+	s->parked = next->next;
+	if (!s->parked)
+		s->parked_end = &s->parked;
+	(*rq)->next = s->spare;
+	s->spare = *rq;
+	*rq = next;
+	return true;
+}
+
+static void process_write(struct session *s, struct request **rq)
+{
+	bool more = true;
+	{
+		SCOPED_LOCK(&s->lock);
+		(*rq)->epoch = s->epoch;
+		s->writing[s->epoch]++;
+		if (s->writers >= s->max_writers && write_park(s, rq))
+			return;
+		s->writers++;
+	}
+	while (more) {
+		process(s, *rq);
+
+		SCOPED_LOCK(&s->lock);
+		write_done(s, *rq);
+		more = write_unpark(s, rq);
+		if (!more)
+			s->writers--;
+	}
+}
+
+void serve_drain(struct session *s, unsigned seconds)
+{
+	struct timespec end;
+
+	(void)clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += seconds;
+	SCOPED_LOCK(&s->drain_lock);
+	/* The kernel keeps all but SESSION_MAX_BACKGROUND writes back, and hands out the next when one is answered: as
+	 * long as it has any, the device has, or the threads. */
+	for (int quiet = 0; quiet < 2;) {
+		struct pollfd pfd = {.fd = s->fd, .events = POLLIN};
+		struct timespec now, pause = {.tv_nsec = 1000000};
+
+		if (poll(&pfd, 1, 0) == 0) {
+			SCOPED_LOCK(&s->lock);
+			unsigned old = s->epoch;
+
+			quiet = s->writing[old] == 0 ? quiet + 1 : 0;
+			s->epoch = !old;
+			while (s->writing[old] != 0) {
+				if (pthread_cond_timedwait(&s->drained, &s->lock, &end) == ETIMEDOUT)
+					return;
+			}
+		}
+		(void)clock_gettime(CLOCK_REALTIME, &now);
+		if (now.tv_sec >= end.tv_sec)
+			return;
+		/* a thread may have read a WRITE and not counted it yet */
+		(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+	}
+}
+
+/* --- threads ------------------------------------------------------------------------------------------------------ */
+
+/* 0: a request is in rq; -EAGAIN: nothing yet; else why there will be no more. */
+static int receive(struct session *s, struct request *rq)
+{
+	ssize_t n = read(s->fd, rq->mem, SESSION_BUFFER - 8);
+
+	if (n < 0)
+		return errno == EINTR || errno == ENOENT || errno == EAGAIN ? -EAGAIN : -errno;
+	if ((size_t)n < sizeof(struct fuse_in_header))
+		return -EIO;
+	rq->len = (size_t)n;
+	wire_request(&s->wire, rq->mem, &rq->len);
+	return 0;
+}
+
+int serve_one(struct session *s, struct request *rq)
+{
+	int ret;
+
+	do
+		ret = receive(s, rq);
+	while (ret == -EAGAIN);
+	if (ret == 0)
+		process(s, rq);
+	return ret;
+}
+
+static void connection_ended(struct session *s, int ret)
+{
+	uint64_t one = 1;
+
+	if (atomic_exchange(&s->gone, true))
+		return;
+	if (ret != -ENODEV && ret != -ECONNABORTED)
+		log_error("reading /dev/fuse: %s", strerror(-ret));
+	if (write(s->event, &one, sizeof(one)) < 0)
+		log_error("cannot wake the main thread: %s", strerror(errno));
+}
+
+static void *worker(void *arg)
+{
+	struct session *s = arg;
+	unsigned number = atomic_fetch_add(&s->running, 1);
+	struct request *rq = &s->request[number];
+	int ret = 0;
+
+	while (!atomic_load_explicit(&s->stopping, memory_order_relaxed)) {
+		ret = receive(s, rq);
+		if (ret == -EAGAIN)
+			continue;
+		if (ret)
+			break;
+		const struct fuse_in_header *in = (const void *)rq->mem;
+		if (in->opcode == FUSE_WRITE)
+			process_write(s, &rq);
+		else
+			process(s, rq);
+	}
+	if (ret && ret != -EAGAIN)
+		connection_ended(s, ret);
+	atomic_fetch_add(&s->ended, 1);
+	return NULL;
+}
+
+static void nothing(int signo)
+{
+	(void)signo;
+}
+
+int serve_start(struct session *s)
+{
+	struct sigaction wake = {.sa_handler = nothing}; /* without SA_RESTART: read() returns */
+	sigset_t mask, old;
+
+	if (sigaction(SIGUSR1, &wake, NULL) < 0)
+		return -errno;
+	(void)sigfillset(&mask);
+	(void)sigdelset(&mask, SIGUSR1);
+	(void)sigdelset(&mask, SIGSEGV);
+	(void)sigdelset(&mask, SIGBUS);
+	(void)sigdelset(&mask, SIGFPE);
+	(void)sigdelset(&mask, SIGILL);
+	(void)sigdelset(&mask, SIGABRT);
+	(void)pthread_sigmask(SIG_SETMASK, &mask, &old);
+	int ret = 0;
+	while (s->started < s->nthreads && ret == 0) {
+		ret = pthread_create(&s->thread[s->started], NULL, worker, s);
+		if (ret == 0) {
+			(void)pthread_setname_np(s->thread[s->started], "apfs-fuse");
+			s->started++;
+		}
+	}
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -ret;
+}
+
+bool serve_stop(struct session *s, unsigned seconds)
+{
+	const struct timespec pause = {.tv_nsec = 10000000};
+
+	atomic_store(&s->stopping, true);
+	/* A signal that comes just before read() is lost: repeat it. */
+	for (unsigned i = 0; i < seconds * 100 && atomic_load(&s->ended) < s->started; i++) {
+		if (i > 0 || !atomic_load(&s->gone)) {
+			for (unsigned t = 0; t < s->started; t++)
+				(void)pthread_kill(s->thread[t], SIGUSR1);
+		}
+		(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+	}
+	if (atomic_load(&s->ended) < s->started)
+		return false;
+	for (unsigned t = 0; t < s->started; t++)
+		(void)pthread_join(s->thread[t], NULL);
+	s->started = 0;
+	return true;
+}

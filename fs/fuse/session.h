@@ -1,0 +1,52 @@
+/*
+ * A volume mounted through FUSE: session_new mounts it and starts the threads that answer the kernel, session_serve
+ * waits until it is unmounted or a signal asks for that, session_free lets go of everything but the volume itself.
+ *
+ * SIGTERM, SIGINT and SIGHUP must be blocked in every thread of the process (before core_open starts threads):
+ * session_serve waits for them.
+ */
+#ifndef APFS_FS_FUSE_SESSION_H
+#define APFS_FS_FUSE_SESSION_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct core;
+struct session;
+
+struct session_params {
+	const char *source;	    /* shown as the mount's source: the path of STORE */
+	const char *mountpoint;	    /* absolute, without symbolic links */
+	const char *const *options; /* mount options as in fuse(8): "ro", "allow_other", "nodev", ... */
+	size_t noptions;
+	unsigned threads; /* that answer requests; 0: by the machine */
+	unsigned spare;	  /* buffers for writes that wait, session_spare() */
+	bool debug;	  /* log every request, at LOG_DEBUG */
+};
+
+/* Names of extended attributes that every file under a mount answers, and none lists. */
+#define SESSION_XATTR_INFO "user.apfs.info" /* core_info's text */
+#define SESSION_XATTR_PID  "user.apfs.pid"  /* the process that serves the mount, in decimal */
+
+/* How many threads `wanted` means on this machine. */
+unsigned session_threads(unsigned wanted);
+/* How many buffers to keep for writes that wait when `memory` bytes are allowed in all. */
+unsigned session_spare(uint64_t memory);
+/* Bytes of request buffers that a session may come to hold. */
+uint64_t session_memory(unsigned threads, unsigned spare);
+
+/* Mounts, and answers requests from then on. -ENXIO: FUSE is not available here (no device, no permission, no
+ * fusermount3); other errors: the mount was refused. *out is the caller's, to session_free; core is borrowed. */
+int session_new(struct core *core, const struct session_params *p, struct session **out, struct err *e) MUST_CHECK;
+
+/* Returns when the mount has ended: unmounted by somebody, or by us after a signal, what the kernel had cached having
+ * been written. -ETIMEDOUT: the volume no longer answers, and only the process's end will free it. */
+int session_serve(struct session *s) MUST_CHECK;
+
+/* Unmounts if need be. NULL is allowed. Not after -ETIMEDOUT. */
+void session_free(struct session *s);
+
+#endif

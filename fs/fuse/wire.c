@@ -1,0 +1,121 @@
+#include "fs/fuse/wire.h"
+#include "fs/fuse/internal.h"
+
+#include <linux/fuse.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SETXATTR_EXTENDED sizeof(struct fuse_setxattr_in)
+
+void wire_init(struct wire *w)
+{
+	unsigned major = 0, minor = 0, patch = 0;
+
+	memset(w, 0, sizeof(*w));
+	w->setxattr_kernel = FUSE_COMPAT_SETXATTR_IN_SIZE;
+	w->setxattr_lib = FUSE_COMPAT_SETXATTR_IN_SIZE;
+#if FUSE_VERSION < FUSE_MAKE_VERSION(3, 17)
+	/* NOLINTNEXTLINE(cert-err34-c): three small numbers from the library itself */
+	if (sscanf(fuse_pkgversion(), "%u.%u.%u", &major, &minor, &patch) < 2)
+		return;
+	w->completes = major == 3 && minor < 17;
+	if (major == 3 && (minor == 13 || (minor == 14 && patch == 0)))
+		w->setxattr_lib = SETXATTR_EXTENDED;
+#else
+	(void)major, (void)minor, (void)patch;
+#endif
+}
+
+static void adapt_setxattr(const struct wire *w, void *buf, size_t *len)
+{
+	struct fuse_in_header *in = buf;
+	uint8_t *arg = (uint8_t *)buf + sizeof(*in);
+	size_t fixed = sizeof(*in) + w->setxattr_kernel;
+
+	if (*len < fixed)
+		return;
+	if (w->setxattr_kernel == SETXATTR_EXTENDED) {
+		struct fuse_setxattr_in ext;
+
+		memcpy(&ext, arg, sizeof(ext));
+		ext.flags &= ~(uint32_t)WIRE_KILL_SGID;
+		if (ext.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID)
+			ext.flags |= (uint32_t)WIRE_KILL_SGID;
+		memcpy(arg, &ext, sizeof(ext));
+	}
+	if (w->setxattr_kernel != w->setxattr_lib) {
+		memmove(arg + w->setxattr_lib, arg + w->setxattr_kernel, *len - fixed);
+		*len = *len - w->setxattr_kernel + w->setxattr_lib;
+		in->len = (uint32_t)*len;
+	}
+}
+
+/* Puts the bit that libfuse drops where libfuse does not look. */
+static void relay(uint32_t *flags, bool kill)
+{
+	*flags = (*flags & ~(uint32_t)WIRE_KILL_SUIDGID) | (kill ? (uint32_t)WIRE_KILL_SUIDGID : 0);
+}
+
+void wire_request(struct wire *w, void *buf, size_t *len)
+{
+	struct fuse_in_header *in = buf;
+	void *arg = in + 1;
+	size_t left = *len - sizeof(*in);
+
+	switch (in->opcode) {
+	case FUSE_INIT: {
+		struct fuse_init_in *init = arg;
+
+		if (left >= offsetof(struct fuse_init_in, flags) + sizeof(init->flags)) {
+			w->init_unique = in->unique;
+			w->offered = init->flags;
+		}
+		break;
+	}
+	case FUSE_OPEN: {
+		struct fuse_open_in *op = arg;
+
+		if (left >= sizeof(*op))
+			relay(&op->flags, op->open_flags & FUSE_OPEN_KILL_SUIDGID);
+		break;
+	}
+	case FUSE_CREATE: {
+		struct fuse_create_in *cr = arg;
+
+		if (left >= sizeof(*cr))
+			relay(&cr->flags, cr->open_flags & FUSE_OPEN_KILL_SUIDGID);
+		break;
+	}
+	case FUSE_WRITE: {
+		struct fuse_write_in *wr = arg;
+
+		if (left >= sizeof(*wr))
+			relay(&wr->flags, wr->write_flags & FUSE_WRITE_KILL_SUIDGID);
+		break;
+	}
+	case FUSE_SETXATTR:
+		adapt_setxattr(w, buf, len);
+		break;
+	default:
+		break;
+	}
+}
+
+void wire_reply(struct wire *w, const struct iovec *iov, int count)
+{
+	const uint32_t add = FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT;
+
+	if (!w->init_unique || count < 2 || iov[0].iov_len != sizeof(struct fuse_out_header))
+		return;
+	const struct fuse_out_header *out = iov[0].iov_base;
+	if (out->unique != w->init_unique)
+		return;
+	w->init_unique = 0;
+	if (!w->completes || out->error || iov[1].iov_len < FUSE_COMPAT_22_INIT_OUT_SIZE)
+		return;
+
+	struct fuse_init_out *init = iov[1].iov_base;
+	init->flags |= w->offered & add;
+	if (init->flags & FUSE_SETXATTR_EXT)
+		w->setxattr_kernel = SETXATTR_EXTENDED;
+}

@@ -1,0 +1,289 @@
+/* apfs-mount STORE MOUNTPOINT: mounts, and serves the mount until it is unmounted. */
+#include "base/log.h"
+#include "fs/core/core.h"
+#include "fs/fuse/mountinfo.h"
+#include "fs/fuse/session.h"
+#include "pipeline/keys.h"
+#include "tools/daemon.h"
+#include "tools/mount_options.h"
+#include "tools/process.h"
+#include "tools/store.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct mounting {
+	const struct mount_options *o;
+	struct daemon daemon;
+	struct store store;
+	char *mountpoint; /* absolute */
+	struct passphrase pass;
+	struct core *core;
+	struct session *session;
+	bool made; /* STORE was made by this run */
+};
+
+/* --- checks before anything is asked ------------------------------------------------------------------------------ */
+
+static bool inside(const char *inner, const char *outer)
+{
+	size_t len = strlen(outer);
+
+	if (len == 1) /* "/" */
+		return true;
+	return strncmp(inner, outer, len) == 0 && (inner[len] == '/' || inner[len] == 0);
+}
+
+static enum exit_status check_mountpoint(struct mounting *m)
+{
+	const char *given = m->o->mountpoint;
+	struct daemon *d = &m->daemon;
+	struct mountinfo info;
+	struct stat st;
+
+	m->mountpoint = realpath(given, NULL);
+	if (!m->mountpoint && errno == ENOTCONN)
+		return daemon_say(d, EXIT_BUSY_MOUNTPOINT,
+				  "%s: a mount whose process has died is still there: umount it first", given);
+	if (!m->mountpoint)
+		return daemon_say(d, EXIT_NO_MOUNTPOINT, "mountpoint %s: %s", given, strerror(errno));
+	if (mountinfo_find(m->mountpoint, &info) == 0)
+		return daemon_say(d, EXIT_BUSY_MOUNTPOINT, "mountpoint %s: %s is mounted there already", given,
+				  mountinfo_is_apfs(&info) ? "an apfs store" : info.type);
+	if (stat(m->mountpoint, &st) < 0)
+		return daemon_say(d, EXIT_NO_MOUNTPOINT, "mountpoint %s: %s", given, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return daemon_say(d, EXIT_NO_MOUNTPOINT, "mountpoint %s: not a directory", given);
+	if (geteuid() != 0 && access(m->mountpoint, W_OK) < 0)
+		return daemon_say(d, EXIT_REFUSED, "mountpoint %s: you may not write there, which mounting needs",
+				  given);
+	return EXIT_OK;
+}
+
+static enum exit_status check_nested(struct mounting *m)
+{
+	if (inside(m->mountpoint, m->store.path))
+		return daemon_say(&m->daemon, EXIT_NESTED, "mountpoint %s lies inside the store", m->o->mountpoint);
+	if (inside(m->store.path, m->mountpoint))
+		return daemon_say(&m->daemon, EXIT_NESTED, "the store lies inside mountpoint %s", m->o->mountpoint);
+	return EXIT_OK;
+}
+
+/* --- the store ---------------------------------------------------------------------------------------------------- */
+
+static enum exit_status store_failed(struct mounting *m, int ret, const struct err *e)
+{
+	if (ret == -EKEYREJECTED)
+		return daemon_say(&m->daemon, EXIT_WRONG_PASS, "%s: wrong passphrase", m->o->store);
+	return daemon_say(&m->daemon, store_status(ret), "%s: %s", m->o->store, err_text(e, ret));
+}
+
+static enum exit_status open_store(struct mounting *m)
+{
+	struct err e = {0};
+	int ret = store_open(m->o->store, m->o->init, &m->store, &e);
+
+	if (ret)
+		return store_failed(m, ret, &e);
+	enum exit_status status = check_nested(m);
+	if (status)
+		return status;
+	ret = store_check(&m->store, &e);
+	if (ret == -ENOENT && m->o->init) {
+		m->made = true;
+		return EXIT_OK;
+	}
+	return ret ? store_failed(m, ret, &e) : EXIT_OK;
+}
+
+static enum exit_status read_passphrase(struct mounting *m)
+{
+	struct err e = {0};
+	char prompt[512];
+
+	(void)snprintf(prompt, sizeof(prompt), "%sassphrase for %s: ", m->made ? "New p" : "P", m->o->store);
+	int ret = passphrase_read(&m->o->pass, prompt, m->made, &m->pass, &e);
+	if (ret)
+		return daemon_say(&m->daemon, EXIT_NO_PASS, "%s", err_text(&e, ret));
+	return EXIT_OK;
+}
+
+static enum exit_status make_store(struct mounting *m)
+{
+	const struct core_format f = {
+	    .suite = (int)m->o->cipher,
+	    .kdf_ops = m->o->kdf_ops,
+	    .kdf_mem = m->o->kdf_mem,
+	    .uid = getuid(),
+	    .gid = getgid(),
+	    .mode = 0755,
+	};
+	struct err e = {0};
+
+	int ret = core_format(m->store.io, &f, m->pass.data, m->pass.len, &e);
+	if (ret)
+		return store_failed(m, ret, &e);
+	(void)daemon_say(&m->daemon, EXIT_OK, "made the store %s. " STORE_INDEX_NOTE, m->o->store);
+	return EXIT_OK;
+}
+
+/* The buffers of requests count as memory too. */
+static uint64_t data_memory(const struct mount_options *o, unsigned threads, unsigned spare)
+{
+	uint64_t buffers = session_memory(threads, spare);
+
+	return o->memory > 2 * buffers ? o->memory - buffers : o->memory / 2;
+}
+
+static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned spare)
+{
+	struct err e = {0};
+	struct core_options o = {
+	    .io = m->store.io,
+	    .pass = m->pass.data,
+	    .pass_len = m->pass.len,
+	    .memory = data_memory(m->o, threads, spare),
+	    .commit_interval_ms = m->o->commit_interval_ms,
+	    .compress = m->o->compress,
+	    .workers = m->o->workers,
+	    .read_only = m->o->read_only,
+	    .noatime = m->o->noatime,
+	};
+
+	int ret = core_open(&o, &m->core, &e);
+	if (ret)
+		return store_failed(m, ret, &e);
+	store_mark(&m->store);
+	return EXIT_OK;
+}
+
+static enum exit_status mount_session(struct mounting *m, unsigned threads, unsigned spare)
+{
+	struct err e = {0};
+	struct session_params p = {
+	    .source = m->store.path,
+	    .mountpoint = m->mountpoint,
+	    .options = m->o->fuse,
+	    .noptions = m->o->nfuse,
+	    .threads = threads,
+	    .spare = spare,
+	    .debug = m->o->debug,
+	};
+
+	int ret = session_new(m->core, &p, &m->session, &e);
+	if (ret == -ENXIO)
+		return daemon_say(&m->daemon, EXIT_NO_FUSE, "%s", err_text(&e, ret));
+	if (ret)
+		return daemon_say(&m->daemon, EXIT_REFUSED, "cannot mount on %s: %s", m->o->mountpoint,
+				  err_text(&e, ret));
+	return EXIT_OK;
+}
+
+/* --- the run ------------------------------------------------------------------------------------------------------ */
+
+static enum exit_status open_log(struct mounting *m)
+{
+	const char *where = m->o->log ? m->o->log : m->daemon.foreground ? "stderr" : "journal";
+	enum log_target target = LOG_T_FILE;
+
+	if (strcmp(where, "journal") == 0 || strcmp(where, "syslog") == 0)
+		target = LOG_T_SYSLOG;
+	else if (strcmp(where, "stderr") == 0)
+		target = LOG_T_STDERR;
+	int ret = log_init(target, where, m->o->log_level);
+	if (ret)
+		return daemon_say(&m->daemon, EXIT_USAGE, "cannot write the log %s: %s", where, strerror(-ret));
+	return EXIT_OK;
+}
+
+static enum exit_status prepare(struct mounting *m)
+{
+	struct err e = {0};
+	enum exit_status status = open_log(m);
+
+	if (!status && keys_init(&e))
+		status = daemon_say(&m->daemon, EXIT_SYSTEM, "%s", err_text(&e, e.code));
+	if (!status)
+		status = check_mountpoint(m);
+	if (!status)
+		status = open_store(m);
+	if (!status)
+		status = read_passphrase(m);
+	return status;
+}
+
+static enum exit_status start(struct mounting *m)
+{
+	unsigned threads = session_threads(m->o->threads);
+	unsigned spare = session_spare(m->o->memory);
+	enum exit_status status = prepare(m);
+
+	if (status)
+		return status;
+	daemon_detach(&m->daemon);
+	process_block_signals();
+	process_tune();
+	if (m->made)
+		status = make_store(m);
+	if (!status)
+		status = open_core(m, threads, spare);
+	passphrase_release(&m->pass);
+	if (!status)
+		status = mount_session(m, threads, spare);
+	return status;
+}
+
+static enum exit_status finish(struct mounting *m, enum exit_status status)
+{
+	struct err e = {0};
+
+	session_free(m->session);
+	if (m->core) {
+		int ret = core_close(m->core, &e);
+		if (ret) {
+			log_error("closing the store: %s", err_text(&e, ret));
+			status = status ? status : EXIT_SYSTEM;
+		}
+	}
+	passphrase_release(&m->pass);
+	store_release(&m->store);
+	free(m->mountpoint);
+	return status;
+}
+
+static enum exit_status run(const struct mount_options *o)
+{
+	struct mounting m = {.o = o};
+
+	daemon_begin(&m.daemon, o->program, o->foreground);
+	enum exit_status status = start(&m);
+	if (status)
+		return finish(&m, status);
+	log_info("%s is mounted on %s", m.store.path, m.mountpoint);
+	daemon_ready(&m.daemon);
+	int ret = session_serve(m.session);
+	if (ret == -ETIMEDOUT) {
+		/* Nothing more can be done in order. What was durable is; the rest is as after a crash. */
+		log_error("the store does not answer any more: giving up");
+		_exit(EXIT_SYSTEM);
+	}
+	log_info("%s is unmounted", m.mountpoint);
+	status = finish(&m, ret ? EXIT_SYSTEM : EXIT_OK);
+	log_release();
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct mount_options options;
+
+	process_harden();
+	mount_options_parse(&options, argc, argv);
+	if (options.fake)
+		return EXIT_OK;
+	return (int)run(&options);
+}

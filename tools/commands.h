@@ -1,0 +1,18 @@
+/* The subcommands of apfs. argv[0] is the name to show: "apfs init". Each returns an exit status. */
+#ifndef APFS_TOOLS_COMMANDS_H
+#define APFS_TOOLS_COMMANDS_H
+
+#include "tools/exit_status.h"
+
+int cmd_init(int argc, char **argv);
+int cmd_info(int argc, char **argv);
+int cmd_passwd(int argc, char **argv);
+int cmd_sync(int argc, char **argv);
+int cmd_umount(int argc, char **argv);
+/* As umount(8) calls its helpers. */
+int cmd_umount_helper(int argc, char **argv);
+
+/* For a command with one argument and no options of its own: that argument, after --help and --version. */
+const char *command_argument(int argc, char **argv, const char *args_doc, const char *doc);
+
+#endif

@@ -1,0 +1,52 @@
+#include "tools/mounted.h"
+#include "fs/fuse/mountinfo.h"
+#include "fs/fuse/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+int mounted_open(const char *path, struct mounted *out, struct err *e)
+{
+	struct mountinfo info;
+	char text[32];
+
+	*out = (struct mounted){.dir = -1};
+	out->path = realpath(path, NULL);
+	if (!out->path)
+		return err_set(e, errno == ENOENT ? -ENODATA : -errno, ERR_USAGE, "%s",
+			       errno == ENOTCONN ? "the mount's process has died: unmount it with umount -l"
+						 : strerror(errno));
+	int ret = mountinfo_find(out->path, &info);
+	if (ret || !mountinfo_is_apfs(&info))
+		return err_set(e, -ENODATA, ERR_USAGE, "not an apfs mount");
+	out->dir = open(out->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (out->dir < 0)
+		return err_set(e, -errno, ERR_USAGE, "cannot open the mount: %s", strerror(errno));
+	ssize_t n = fgetxattr(out->dir, SESSION_XATTR_PID, text, sizeof(text) - 1);
+	if (n > 0) {
+		text[n] = 0;
+		out->pid = (pid_t)strtol(text, NULL, 10);
+	}
+	return 0;
+}
+
+int mounted_sync(const struct mounted *m, struct err *e)
+{
+	/* What the kernel holds of open files goes to the mount's process first; fsync of the root then waits for it
+	 * to arrive and to be durable. */
+	if (syncfs(m->dir) < 0 || fsync(m->dir) < 0)
+		return err_set(e, -errno, ERR_IO, "not everything could be made durable: %s", strerror(errno));
+	return 0;
+}
+
+void mounted_release(struct mounted *m)
+{
+	if (m->dir >= 0)
+		(void)close(m->dir);
+	free(m->path);
+	*m = (struct mounted){.dir = -1};
+}

@@ -1,0 +1,32 @@
+/* A STORE as the tools open it: locked, with a note of who holds it. */
+#ifndef APFS_TOOLS_STORE_H
+#define APFS_TOOLS_STORE_H
+
+#include "base/io.h"
+#include "tools/exit_status.h"
+
+#include <stdbool.h>
+
+/* Until the index is sealed page by page. */
+#define STORE_INDEX_NOTE "In this version the index (names, sizes, the tree) is not encrypted yet; file contents are"
+
+struct store {
+	char *path;    /* absolute */
+	struct io *io; /* locked */
+	bool marked;   /* the note is there */
+};
+
+/* Opens and locks; with `create` makes the directory if it is missing. -EBUSY with the holder's pid and host in e.
+ * *out is released by store_release, also after a failure. */
+int store_open(const char *path, bool create, struct store *out, struct err *e) MUST_CHECK;
+/* Leaves the note for those who find STORE locked. Never fails for good: the note is only a courtesy. */
+void store_mark(struct store *s);
+void store_release(struct store *s);
+
+/* 0 if STORE has a superblock that this build reads; else as superblock_open. */
+int store_check(struct store *s, struct err *e) MUST_CHECK;
+
+/* The exit status for what store_open, superblock_*, core_format and core_open return. */
+enum exit_status store_status(int ret);
+
+#endif
