@@ -1,0 +1,170 @@
+#include "index/db.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define FRAMES_MAX (1u << 20) /* bytes of a frame table */
+#define INLINE_MAX (1u << 20) /* bytes of an inline record */
+
+int chunk_read(sqlite3_stmt *st, int column, struct index_chunk *out)
+{
+	*out = (struct index_chunk){
+	    .id = stmt_u64(st, column),
+	    .segment = stmt_u64(st, column + 1),
+	    .offset = stmt_u64(st, column + 2),
+	    .stored_len = stmt_u32(st, column + 3),
+	    .plain_len = stmt_u32(st, column + 4),
+	    .data_start = stmt_u32(st, column + 5),
+	    .sequence = stmt_u64(st, column + 6),
+	    .is_inline = stmt_u64(st, column + 7) != 0,
+	    .frames = sqlite3_column_blob(st, column + 8),
+	    .frames_len = (size_t)sqlite3_column_bytes(st, column + 8),
+	};
+	for (int i = 3; i < 6; i++) {
+		if (stmt_u64(st, column + i) > UINT32_MAX)
+			return index_damaged("a chunk's lengths");
+	}
+	return 0;
+}
+
+/* Binds all but the inline record. */
+static void chunk_bind(sqlite3_stmt *st, const struct index_chunk *c)
+{
+	stmt_bind(st, 1, c->id);
+	stmt_bind(st, 2, c->segment);
+	stmt_bind(st, 3, c->offset);
+	stmt_bind(st, 4, c->stored_len);
+	stmt_bind(st, 5, c->plain_len);
+	stmt_bind(st, 6, c->data_start);
+	stmt_bind(st, 7, c->sequence);
+	stmt_bind(st, 8, c->inline_data != NULL);
+	stmt_bind_blob(st, 9, c->frames, c->frames_len);
+}
+
+/* The chunk has a row already: it moves, with its extents. */
+static int chunk_move(struct index *ix, const struct index_chunk *c)
+{
+	uint64_t refs, segment, stored;
+	bool was_inline;
+
+	{
+		SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_COUNT_GET);
+		if (!st)
+			return index_error(ix);
+		stmt_bind(st, 1, c->id);
+		int ret = stmt_row(ix, st);
+		if (ret <= 0)
+			return ret ? ret : -EIO;
+		refs = stmt_u64(st, 0);
+		segment = stmt_u64(st, 1);
+		stored = stmt_u64(st, 2);
+		was_inline = stmt_u64(st, 3) != 0;
+	}
+	if (refs) {
+		int ret = count_segment(ix, segment, -(int64_t)stored, -1);
+		if (!ret)
+			ret = count_segment(ix, c->segment, c->stored_len, 1);
+		if (ret)
+			return index_fail(ix, ret);
+	}
+	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_MOVE);
+	chunk_bind(st, c);
+	int ret = stmt_run(ix, st);
+	if (ret || !was_inline || c->inline_data)
+		return ret;
+	st = stmt_get(ix, STMT_INLINE_DELETE);
+	stmt_bind(st, 1, c->id);
+	return stmt_run(ix, st);
+}
+
+static int chunk_put(struct index *ix, const struct index_chunk *c)
+{
+	struct count *count = count_get(ix, c->id);
+
+	if (!count)
+		return -ENOMEM;
+	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_INSERT);
+	chunk_bind(st, c);
+	int ret = stmt_run(ix, st);
+	if (ret == -EEXIST)
+		ret = chunk_move(ix, c);
+	else if (!ret)
+		count_put(count);
+	if (ret || !c->inline_data)
+		return ret;
+	st = stmt_get(ix, STMT_INLINE_PUT);
+	stmt_bind(st, 1, c->id);
+	stmt_bind_blob(st, 2, c->inline_data, c->stored_len);
+	return stmt_run(ix, st);
+}
+
+int index_chunk_put(struct index *ix, const struct index_chunk *c)
+{
+	SCOPED_LOCK(&ix->lock);
+	int ret = write_begin(ix);
+
+	if (ret)
+		return ret;
+	if (!c->id || c->frames_len > FRAMES_MAX || (c->inline_data && c->stored_len > INLINE_MAX))
+		return -EINVAL;
+	ret = chunk_put(ix, c);
+	write_end(ix);
+	return ret;
+}
+
+int index_chunk_get(struct index *ix, uint64_t id, struct index_chunk *out, void *buf, size_t buf_len)
+{
+	SCOPED_LOCK(&ix->lock);
+	SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_GET);
+
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, id);
+	int ret = stmt_row(ix, st);
+	if (ret <= 0)
+		return ret ? ret : -ENOENT;
+	ret = chunk_read(st, 0, out);
+	if (ret)
+		return ret;
+	if (out->frames_len > buf_len)
+		return -ERANGE;
+	if (out->frames_len)
+		memcpy(buf, out->frames, out->frames_len);
+	out->frames = buf;
+	return 0;
+}
+
+int index_inline_get(struct index *ix, uint64_t id, void *buf, size_t *len)
+{
+	SCOPED_LOCK(&ix->lock);
+	SCOPED_STMT st = stmt_get(ix, STMT_INLINE_GET);
+
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, id);
+	int ret = stmt_row(ix, st);
+	if (ret <= 0)
+		return ret ? ret : -ENOENT;
+	return stmt_blob(st, 0, buf, len);
+}
+
+int index_file_chunks(struct index *ix, uint64_t ino, int (*fn)(void *arg, const struct index_chunk *c), void *arg)
+{
+	struct index_chunk c;
+
+	SCOPED_LOCK(&ix->lock);
+	SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_OF_FILE);
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, ino);
+	for (;;) {
+		int ret = stmt_row(ix, st);
+		if (ret <= 0)
+			return ret;
+		ret = chunk_read(st, 0, &c);
+		if (!ret)
+			ret = fn(arg, &c);
+		if (ret)
+			return ret;
+	}
+}

@@ -1,0 +1,190 @@
+/*
+ * How many extents each chunk has. Random overwrites change the counts of the same few chunks again and again, so the
+ * changes gather here and reach chunk.refs, segment.live and segment.chunks once a transaction.
+ */
+#define HASH_NONFATAL_OOM 1
+
+#include "base/log.h"
+#include "index/db.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <uthash.h>
+
+struct count {
+	uint64_t chunk;
+	int64_t extents;
+	bool put;
+	UT_hash_handle hh;
+};
+
+struct segment_count {
+	uint64_t segment;
+	int64_t live, chunks;
+	UT_hash_handle hh;
+};
+
+struct count *count_get(struct index *ix, uint64_t chunk)
+{
+	struct count *c = NULL;
+
+	HASH_FIND(hh, ix->counts, &chunk, sizeof(chunk), c);
+	if (c)
+		return c;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return NULL;
+	c->chunk = chunk;
+	HASH_ADD(hh, ix->counts, chunk, sizeof(c->chunk), c);
+	if (!c->hh.tbl) {
+		free(c);
+		return NULL;
+	}
+	return c;
+}
+
+void count_add(struct count *c, int64_t extents)
+{
+	c->extents += extents;
+}
+
+void count_put(struct count *c)
+{
+	c->put = true;
+}
+
+int count_segment(struct index *ix, uint64_t segment, int64_t live, int64_t chunks)
+{
+	struct segment_count *s = NULL;
+
+	HASH_FIND(hh, ix->segment_counts, &segment, sizeof(segment), s);
+	if (!s) {
+		s = calloc(1, sizeof(*s));
+		if (!s)
+			return -ENOMEM;
+		s->segment = segment;
+		HASH_ADD(hh, ix->segment_counts, segment, sizeof(s->segment), s);
+		if (!s->hh.tbl) {
+			free(s);
+			return -ENOMEM;
+		}
+	}
+	s->live += live;
+	s->chunks += chunks;
+	return 0;
+}
+
+struct chunk_row {
+	uint64_t refs, segment, stored_len;
+	bool is_inline;
+};
+
+/* 1 and the row, or 0 when there is none. */
+static int chunk_row_get(struct index *ix, uint64_t chunk, struct chunk_row *row)
+{
+	SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_COUNT_GET);
+
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, chunk);
+	int ret = stmt_row(ix, st);
+	if (ret > 0)
+		*row = (struct chunk_row){stmt_u64(st, 0), stmt_u64(st, 1), stmt_u64(st, 2), stmt_u64(st, 3) != 0};
+	return ret;
+}
+
+static int chunk_delete(struct index *ix, uint64_t chunk, const struct chunk_row *row)
+{
+	if (row->is_inline) {
+		sqlite3_stmt *data = stmt_get(ix, STMT_INLINE_DELETE);
+		stmt_bind(data, 1, chunk);
+		int ret = stmt_run(ix, data);
+		if (ret)
+			return ret;
+	}
+	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_DELETE);
+	stmt_bind(st, 1, chunk);
+	int ret = stmt_run(ix, st);
+	if (ret || !row->refs)
+		return ret;
+	return count_segment(ix, row->segment, -(int64_t)row->stored_len, -1);
+}
+
+static int count_apply(struct index *ix, const struct count *c, struct err *e)
+{
+	struct chunk_row row = {0};
+	int ret = chunk_row_get(ix, c->chunk, &row);
+
+	if (ret < 0)
+		return err_set(e, ret, ERR_INDEX, "reading chunk %" PRIu64 ": %s", c->chunk, err_text(NULL, ret));
+	if (ret == 0) {
+		if (c->extents > 0)
+			return err_set(e, -EINVAL, ERR_USAGE, "an extent names chunk %" PRIu64 ", which has no row",
+				       c->chunk);
+		return 0; /* the row is lost: nothing to count any more */
+	}
+	if (row.refs > INT64_MAX || (c->extents < 0 && (uint64_t)-c->extents > row.refs)) {
+		log_error("index: chunk %" PRIu64 " counts %" PRIu64 " extents, of which %" PRId64 " went", c->chunk,
+			  row.refs, -c->extents);
+		return err_set(e, -EIO, ERR_FORMAT, "the index miscounts the extents of chunk %" PRIu64, c->chunk);
+	}
+	uint64_t refs = row.refs + (uint64_t)c->extents;
+	if (!refs)
+		return chunk_delete(ix, c->chunk, &row);
+	if (refs == row.refs)
+		return 0;
+	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_COUNT_SET);
+	stmt_bind(st, 1, c->chunk);
+	stmt_bind(st, 2, refs);
+	ret = stmt_run(ix, st);
+	if (!ret && !row.refs)
+		ret = count_segment(ix, row.segment, (int64_t)row.stored_len, 1);
+	return ret;
+}
+
+static int segment_apply(struct index *ix, const struct segment_count *s, struct err *e)
+{
+	if (!s->live && !s->chunks)
+		return 0;
+	sqlite3_stmt *st = stmt_get(ix, STMT_SEGMENT_COUNT);
+	stmt_bind(st, 1, s->segment);
+	stmt_bind(st, 2, (uint64_t)s->live);
+	stmt_bind(st, 3, (uint64_t)s->chunks);
+	int ret = stmt_run(ix, st);
+	if (!ret && s->chunks > 0 && !sqlite3_changes(ix->db))
+		return err_set(e, -EINVAL, ERR_USAGE, "a chunk is in segment %" PRIu64 ", which has no row",
+			       s->segment);
+	return ret;
+}
+
+int counts_apply(struct index *ix, struct err *e)
+{
+	int ret = 0;
+
+	for (struct count *c = ix->counts; c && !ret; c = c->hh.next) {
+		if (c->extents || c->put)
+			ret = count_apply(ix, c, e);
+	}
+	for (struct segment_count *s = ix->segment_counts; s && !ret; s = s->hh.next)
+		ret = segment_apply(ix, s, e);
+	if (ret)
+		return err_set(e, ret, ERR_INDEX, "counting extents: %s", err_text(NULL, ret));
+	counts_free(ix);
+	return 0;
+}
+
+void counts_free(struct index *ix)
+{
+	struct count *c, *next;
+	struct segment_count *s, *snext;
+
+	HASH_ITER (hh, ix->counts, c, next) {
+		HASH_DEL(ix->counts, c);
+		free(c);
+	}
+	HASH_ITER (hh, ix->segment_counts, s, snext) {
+		HASH_DEL(ix->segment_counts, s);
+		free(s);
+	}
+}

@@ -1,0 +1,268 @@
+#include "index/db.h"
+
+#include <errno.h>
+
+/*
+ * The extents of a file do not overlap, so those that begin below an offset, in descending order, end in descending
+ * order too: walking down from `to` until one ends at or before `from` sees exactly what overlaps [from, to), and the
+ * predecessor right after.
+ */
+
+#define SPAN_MAX 64
+
+/* What overlaps a range: the extents in descending order. */
+struct span {
+	struct index_extent x[SPAN_MAX];
+	size_t n;
+	bool more;		    /* there are more below x[n - 1] */
+	struct index_extent before; /* the extent that ends exactly where the range begins; len 0 if none */
+};
+
+static uint64_t end_of(const struct index_extent *x)
+{
+	return x->off + x->len;
+}
+
+static int extent_read(sqlite3_stmt *st, struct index_extent *x)
+{
+	*x = (struct index_extent){
+	    .off = stmt_u64(st, 0),
+	    .len = stmt_u64(st, 1),
+	    .chunk = stmt_u64(st, 2),
+	    .chunk_off = stmt_u32(st, 3),
+	};
+	if (x->off > INDEX_OFFSET_MAX || !x->len || x->len > INDEX_OFFSET_MAX - x->off ||
+	    stmt_u64(st, 3) + x->len > UINT32_MAX || stmt_u64(st, 3) > UINT32_MAX)
+		return index_damaged("an extent's range");
+	return 0;
+}
+
+int index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct index_extent *out, size_t max,
+		      size_t *n)
+{
+	struct index_extent x;
+	int ret = 0;
+
+	*n = 0;
+	if (to > INDEX_OFFSET_MAX)
+		to = INDEX_OFFSET_MAX;
+	if (from >= to)
+		return 0;
+	SCOPED_LOCK(&ix->lock);
+	SCOPED_STMT st = stmt_get(ix, STMT_EXTENT_LIST);
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, ino);
+	stmt_bind(st, 2, from);
+	stmt_bind(st, 3, to);
+	while (*n < max && (ret = stmt_row(ix, st)) > 0) {
+		ret = extent_read(st, &x);
+		if (ret)
+			return ret;
+		if (end_of(&x) > from)
+			out[(*n)++] = x;
+	}
+	return ret < 0 ? ret : 0;
+}
+
+static int span_read(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct span *s)
+{
+	SCOPED_STMT st = stmt_get(ix, STMT_EXTENT_BELOW);
+	struct index_extent x;
+	int ret;
+
+	s->n = 0;
+	s->more = false;
+	s->before.len = 0;
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, ino);
+	stmt_bind(st, 2, to);
+	while ((ret = stmt_row(ix, st)) > 0) {
+		ret = extent_read(st, &x);
+		if (ret)
+			return ret;
+		if (end_of(&x) <= from) {
+			if (end_of(&x) == from)
+				s->before = x;
+			return 0;
+		}
+		if (s->n == SPAN_MAX) {
+			s->more = true;
+			return 0;
+		}
+		s->x[s->n++] = x;
+	}
+	return ret;
+}
+
+/* --- one statement each ---------------------------------------------------------------------------------------------
+ */
+
+static int extent_insert(struct index *ix, uint64_t ino, const struct index_extent *x)
+{
+	sqlite3_stmt *st = stmt_get(ix, STMT_EXTENT_INSERT);
+
+	stmt_bind(st, 1, ino);
+	stmt_bind(st, 2, x->off);
+	stmt_bind(st, 3, x->len);
+	stmt_bind(st, 4, x->chunk);
+	stmt_bind(st, 5, x->chunk_off);
+	int ret = stmt_run(ix, st);
+	/* Two extents at one offset cannot be: the file's map is damaged. */
+	return ret == -EEXIST ? index_fail(ix, index_damaged("extents that overlap")) : ret;
+}
+
+static int extent_set_length(struct index *ix, uint64_t ino, uint64_t off, uint64_t len)
+{
+	sqlite3_stmt *st = stmt_get(ix, STMT_EXTENT_LENGTH);
+
+	stmt_bind(st, 1, ino);
+	stmt_bind(st, 2, off);
+	stmt_bind(st, 3, len);
+	return stmt_run(ix, st);
+}
+
+static int extent_remap(struct index *ix, uint64_t ino, const struct index_extent *x)
+{
+	sqlite3_stmt *st = stmt_get(ix, STMT_EXTENT_MAP);
+
+	stmt_bind(st, 1, ino);
+	stmt_bind(st, 2, x->off);
+	stmt_bind(st, 3, x->len);
+	stmt_bind(st, 4, x->chunk);
+	stmt_bind(st, 5, x->chunk_off);
+	return stmt_run(ix, st);
+}
+
+/* Removes the extents that begin in [from, to), of which there are n. */
+static int extent_delete(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, size_t n)
+{
+	if (!n)
+		return 0;
+	sqlite3_stmt *st = stmt_get(ix, n == 1 ? STMT_EXTENT_DELETE : STMT_EXTENT_DELETE_RANGE);
+	stmt_bind(st, 1, ino);
+	stmt_bind(st, 2, from);
+	if (n > 1)
+		stmt_bind(st, 3, to);
+	return stmt_run(ix, st);
+}
+
+/* --- replacing ------------------------------------------------------------------------------------------------------
+ */
+
+static bool continues(const struct index_extent *before, uint64_t before_len, const struct index_extent *x)
+{
+	return before->chunk == x->chunk && before->chunk_off + before_len == x->chunk_off;
+}
+
+/* Makes sure that counting cannot fail once rows have changed. */
+static int span_reserve_counts(struct index *ix, const struct span *s, const struct index_extent *x)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		if (!count_get(ix, s->x[i].chunk))
+			return -ENOMEM;
+	}
+	return x->chunk && !count_get(ix, x->chunk) ? -ENOMEM : 0;
+}
+
+static void count_change(struct index *ix, uint64_t chunk, int64_t extents)
+{
+	struct count *c = count_get(ix, chunk);
+
+	if (c)
+		count_add(c, extents);
+}
+
+/* Puts x, whose range is [from, to) or, for what lies above to, already free, in the place of the span of [from, to).
+ * With chunk 0 it only clears. At most: cut the extent at the left, remove those inside, add the rest of the one at
+ * the right, add or join x. */
+static int span_replace(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, const struct span *s,
+			const struct index_extent *x)
+{
+	const struct index_extent *high = s->n ? &s->x[0] : NULL, *low = s->n ? &s->x[s->n - 1] : NULL;
+	const struct index_extent *before = s->before.len ? &s->before : NULL;
+	uint64_t before_len = s->before.len;
+	bool cut = low && low->off < from;
+	size_t inside = s->n - (cut ? 1 : 0);
+
+	int ret = span_reserve_counts(ix, s, x);
+	if (ret)
+		return ret;
+	if (cut) {
+		before = low;
+		before_len = from - low->off;
+	}
+	bool join = x->chunk && before && continues(before, before_len, x);
+	/* An extent that begins where x does is changed in place. */
+	bool in_place = x->chunk && !join && low && low->off == from;
+
+	if (join)
+		ret = extent_set_length(ix, ino, before->off, before_len + x->len);
+	else if (cut)
+		ret = extent_set_length(ix, ino, before->off, before_len);
+	for (size_t i = 0; i < inside; i++)
+		count_change(ix, s->x[i].chunk, -1);
+	if (!ret && in_place && inside > 1)
+		ret = extent_delete(ix, ino, s->x[inside - 2].off, to, inside - 1);
+	else if (!ret && !in_place && inside)
+		ret = extent_delete(ix, ino, s->x[inside - 1].off, to, inside);
+	if (!ret && high && end_of(high) > to) {
+		struct index_extent rest = {to, end_of(high) - to, high->chunk,
+					    high->chunk_off + (uint32_t)(to - high->off)};
+		ret = extent_insert(ix, ino, &rest);
+		count_change(ix, rest.chunk, 1);
+	}
+	if (!ret && x->chunk && !join) {
+		ret = in_place ? extent_remap(ix, ino, x) : extent_insert(ix, ino, x);
+		count_change(ix, x->chunk, 1);
+	}
+	return ret;
+}
+
+static int extent_replace(struct index *ix, uint64_t ino, const struct index_extent *x)
+{
+	static const struct index_extent hole;
+	uint64_t to = end_of(x);
+	struct span s;
+
+	/* A range with many extents is cleared from its end, some at a time. */
+	for (bool begun = false;; begun = true) {
+		int ret = span_read(ix, ino, x->off, to, &s);
+		if (ret)
+			return begun ? index_fail(ix, ret) : ret;
+		if (!s.more) {
+			ret = span_replace(ix, ino, x->off, to, &s, x);
+			return ret && begun ? index_fail(ix, ret) : ret;
+		}
+		uint64_t from = s.x[s.n - 1].off;
+		ret = span_replace(ix, ino, from, to, &s, &hole);
+		if (ret)
+			return begun ? index_fail(ix, ret) : ret;
+		to = from;
+	}
+}
+
+int index_extent_set(struct index *ix, uint64_t ino, const struct index_extent *x)
+{
+	SCOPED_LOCK(&ix->lock);
+	int ret = write_begin(ix);
+
+	if (ret)
+		return ret;
+	if (x->off > INDEX_OFFSET_MAX || x->len > INDEX_OFFSET_MAX - x->off ||
+	    (x->chunk && x->chunk_off + x->len > UINT32_MAX))
+		return -EINVAL;
+	if (!x->len)
+		return 0;
+	ret = extent_replace(ix, ino, x);
+	write_end(ix);
+	return ret;
+}
+
+int extent_clear(struct index *ix, uint64_t ino)
+{
+	const struct index_extent all = {.len = INDEX_OFFSET_MAX};
+
+	return extent_replace(ix, ino, &all);
+}

@@ -1,0 +1,195 @@
+#include "base/log.h"
+#include "index/db.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Our own mutex guards the connection, and nothing here asks SQLite how much memory it uses. Fails when SQLite is
+ * already in use in this process, which costs only speed. */
+static void sqlite_configure(void)
+{
+	(void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
+static void configure_once(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	(void)pthread_once(&once, sqlite_configure);
+}
+
+int index_create(struct io *io, uint32_t page_size, struct err *e)
+{
+	unsigned char *image = NULL;
+	struct io_stat st;
+	size_t len = 0;
+
+	configure_once();
+	int ret = io_stat(io, VFS_DB, &st);
+	if (!ret)
+		return err_set(e, -EEXIST, ERR_USAGE, "there is an index already");
+	if (ret != -ENOENT)
+		return err_set(e, ret, ERR_IO, "index.db: %s", err_text(NULL, ret));
+	ret = schema_image(page_size, &image, &len, e);
+	if (ret)
+		return ret;
+	ret = io_replace_file(io, VFS_DB, image, len);
+	sqlite3_free(image);
+	return ret ? err_set(e, ret, ERR_IO, "writing index.db: %s", err_text(NULL, ret)) : 0;
+}
+
+static const char *const pragmas[] = {
+    "PRAGMA locking_mode = EXCLUSIVE", /* before the first read: keeps the wal-index on the heap */
+    "PRAGMA temp_store = MEMORY",      "PRAGMA synchronous = NORMAL",
+    "PRAGMA cache_spill = OFF",	       "PRAGMA mmap_size = 0",
+    "PRAGMA wal_autocheckpoint = 0",   "PRAGMA cache_size = -16384", /* INDEX_CACHE in KiB */
+    "PRAGMA secure_delete = OFF",      "PRAGMA cell_size_check = ON",
+    "PRAGMA trusted_schema = OFF",
+};
+
+/* Opens the database, with which SQLite recovers the WAL. */
+static int db_open(struct index *ix, struct err *e)
+{
+	vfs_sync_at_once(ix->vfs, true);
+	int rc = sqlite3_open_v2(VFS_DB, &ix->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, vfs_name(ix->vfs));
+	if (!ix->db)
+		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the index");
+	(void)sqlite3_extended_result_codes(ix->db, 1);
+	if (rc != SQLITE_OK) {
+		int ret = index_error(ix);
+		return err_set(e, ret, ERR_INDEX, "opening index.db: %s", err_text(NULL, ret));
+	}
+	(void)sqlite3_db_config(ix->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+	(void)sqlite3_db_config(ix->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	for (size_t i = 0; i < sizeof(pragmas) / sizeof(pragmas[0]); i++) {
+		int ret = db_exec(ix, pragmas[i]);
+		if (ret)
+			return err_set(e, ret, ERR_INDEX, "%s: %s", pragmas[i], sqlite3_errmsg(ix->db));
+	}
+	return 0;
+}
+
+static int read_page_size(struct index *ix)
+{
+	sqlite3_stmt *st = NULL;
+	int ret = -EIO;
+
+	if (sqlite3_prepare_v2(ix->db, "PRAGMA page_size", -1, &st, NULL) == SQLITE_OK &&
+	    sqlite3_step(st) == SQLITE_ROW) {
+		ix->page_size = stmt_u32(st, 0);
+		ret = 0;
+	}
+	(void)sqlite3_finalize(st);
+	return ret;
+}
+
+/* Brings the database file up to date, so that the WAL starts empty, and begins the first transaction. */
+static int db_start(struct index *ix, struct err *e)
+{
+	int ret = read_page_size(ix);
+
+	if (ret)
+		return err_set(e, ret, ERR_INDEX, "index.db has no page size");
+	ret = checkpoint(ix);
+	if (ret && ret != -ENOSPC && ret != -EDQUOT)
+		return err_set(e, ret, ERR_INDEX, "recovering the index: %s", err_text(NULL, ret));
+	ret = vfs_wal_prepare(ix->vfs, !ret);
+	if (ret)
+		return err_set(e, ret, ERR_IO, "index.db-wal: %s", err_text(NULL, ret));
+	vfs_sync_at_once(ix->vfs, false);
+	ret = transaction_begin(ix);
+	return ret ? err_set(e, ret, ERR_INDEX, "beginning a transaction: %s", err_text(NULL, ret)) : 0;
+}
+
+static void index_free(struct index *ix)
+{
+	if (!ix)
+		return;
+	stmt_finalize_all(ix);
+	if (ix->db)
+		(void)sqlite3_close(ix->db);
+	counts_free(ix);
+	vfs_free(ix->vfs);
+	(void)pthread_mutex_destroy(&ix->lock);
+	free(ix);
+}
+
+int index_open(struct io *io, struct index **out, struct err *e)
+{
+	struct io_stat st;
+
+	configure_once();
+	int ret = io_stat(io, VFS_DB, &st);
+	if (ret)
+		return err_set(e, ret, ERR_IO, "index.db: %s", err_text(NULL, ret));
+	/* SQLite would delete the WAL beside an empty database. */
+	if (!st.size)
+		return err_set(e, -EUCLEAN, ERR_FORMAT, "index.db is empty");
+
+	struct index *ix = calloc(1, sizeof(*ix));
+	if (!ix)
+		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the index");
+	(void)pthread_mutex_init(&ix->lock, NULL);
+	ix->io = io;
+	ix->per_change = 512;
+	ix->checkpoint_every = ix->checkpoint_at = INDEX_CHECKPOINT;
+	ret = vfs_new(io, &ix->vfs);
+	if (ret) {
+		ret = err_set(e, ret, ERR_MEMORY, "no memory for the index");
+		index_free(ix);
+		return ret;
+	}
+	ret = db_open(ix, e);
+	if (!ret)
+		ret = schema_check(ix, e);
+	if (!ret)
+		ret = db_start(ix, e);
+	if (ret) {
+		vfs_stop(ix->vfs);
+		index_free(ix);
+		return ret;
+	}
+	*out = ix;
+	return 0;
+}
+
+/* The database holds everything and is durable; SQLite deletes the WAL as it closes. */
+static int db_finish(struct index *ix, struct err *e)
+{
+	int ret = transaction_commit(ix, e);
+
+	if (ret)
+		return ret;
+	vfs_sync_at_once(ix->vfs, true);
+	ret = checkpoint(ix);
+	if (!ret)
+		ret = vfs_sync(ix->vfs);
+	if (ret)
+		return err_set(e, ret, ERR_INDEX, "writing back the index: %s", err_text(NULL, ret));
+	stmt_finalize_all(ix);
+	(void)sqlite3_db_config(ix->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+	vfs_error_reset(ix->vfs);
+	int rc = sqlite3_close(ix->db);
+	ix->db = NULL;
+	ret = rc == SQLITE_OK ? vfs_error(ix->vfs) : -EIO;
+	return ret ? err_set(e, ret, ERR_INDEX, "closing the index: %s", err_text(NULL, ret)) : 0;
+}
+
+int index_close(struct index *ix, struct err *e)
+{
+	int ret = -EIO;
+
+	if (atomic_load(&ix->failed))
+		(void)err_set(e, ret, ERR_INDEX, "the index had failed");
+	else
+		ret = db_finish(ix, e);
+	index_abandon(ix);
+	return ret;
+}
+
+void index_abandon(struct index *ix)
+{
+	vfs_stop(ix->vfs);
+	index_free(ix);
+}

@@ -1,0 +1,109 @@
+/*
+ * The sqlite3_vfs under the index: exactly two files, index.db and index.db-wal, on base's io vtable. Every other open
+ * (rollback and statement journals, temporary files) is refused. There is no shared memory: with locking_mode=EXCLUSIVE
+ * SQLite keeps the wal-index on the heap. One instance an index, registered under a name of its own.
+ *
+ * All functions but vfs_sync and vfs_size are called under the index's mutex, as SQLite's own calls are.
+ */
+#ifndef APFS_INDEX_VFS_H
+#define APFS_INDEX_VFS_H
+
+#include "base/io.h"
+
+#include <sqlite3.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define VFS_DB	"index.db"
+#define VFS_WAL "index.db-wal"
+
+struct vfs;
+
+/* io is borrowed. */
+int vfs_new(struct io *io, struct vfs **out) MUST_CHECK;
+/* The database must be closed. NULL is allowed. */
+void vfs_free(struct vfs *v);
+const char *vfs_name(const struct vfs *v);
+
+/* The -errno of the last io call that failed since vfs_error_reset, or 0. */
+int vfs_error(const struct vfs *v);
+void vfs_error_reset(struct vfs *v);
+
+/* From now on nothing is written, synced or deleted: every such call of SQLite fails. */
+void vfs_stop(struct vfs *v);
+
+/* While set, xSync of the database syncs at once; otherwise only vfs_sync does. */
+void vfs_sync_at_once(struct vfs *v, bool at_once);
+
+/* Writes out what SQLite wrote and the VFS still buffers. */
+int vfs_flush(struct vfs *v) MUST_CHECK;
+
+/* Bytes of the WAL in use since it was last restarted. */
+uint64_t vfs_wal_used(const struct vfs *v);
+
+/* Makes sure that `bytes` more can be written to the WAL without allocating. -ENOSPC leaves all as it was. */
+int vfs_wal_reserve(struct vfs *v, uint64_t bytes) MUST_CHECK;
+
+/* Around a checkpoint. complete: every frame of the WAL is in the database file now. */
+void vfs_checkpoint_begin(struct vfs *v);
+void vfs_checkpoint_end(struct vfs *v, bool complete);
+
+/* After the first read of a database has opened and recovered the WAL: its entry in the directory and its first
+ * preallocated bytes become durable. recovered: its frames are all in the database file, which is durable. */
+int vfs_wal_prepare(struct vfs *v, bool recovered) MUST_CHECK;
+
+/* fdatasync of the WAL and, after a checkpoint, of the database. Any thread, without the index's mutex. */
+int vfs_sync(struct vfs *v) MUST_CHECK;
+
+/* Bytes of the two files. Any thread. */
+void vfs_size(const struct vfs *v, uint64_t *db, uint64_t *wal);
+
+/* --- between vfs.c and wal.c ----------------------------------------------------------------------------------------
+ */
+
+/* One of the two files, with a buffer that gathers the writes of SQLite, which come in pieces of 24 and page_size
+ * bytes that adjoin. */
+struct vfs_half {
+	struct io_file *f; /* NULL while closed */
+	uint8_t *buf;
+	uint64_t off; /* of the buffer's first byte in the file */
+	size_t len;   /* bytes buffered */
+	_Atomic uint64_t size;
+};
+
+/* What a crash would make of the WAL's header; see wal.c. */
+enum vfs_wal_state { WAL_LIVE = 0, WAL_SPENT, WAL_CLEARED };
+
+struct vfs {
+	sqlite3_vfs vfs;
+	char name[32];
+	struct io *io;
+	struct vfs_half db, wal;
+	int error;
+	_Atomic bool stopped;
+	bool at_once;
+	bool in_checkpoint;
+	bool no_allocate; /* STORE's filesystem cannot preallocate */
+	uint64_t wal_used;
+	uint64_t wal_filled; /* the WAL's blocks below this have been written once, not only allocated */
+
+	/* Held over an fdatasync; a restart of the WAL waits for it. Protects what follows. */
+	pthread_mutex_t sync_lock;
+	enum vfs_wal_state state;
+	bool db_unsynced;
+	bool header_unsynced;
+	_Atomic uint64_t wal_writes; /* changed under the index's mutex only */
+	uint64_t wal_synced;	     /* the value of wal_writes that the last fdatasync covers */
+};
+
+/* Records a failed io call and gives SQLite's code for it. */
+int vfs_fail(struct vfs *v, int error, int rc);
+int vfs_half_flush(struct vfs *v, struct vfs_half *h) MUST_CHECK;
+/* Called before SQLite writes at `off` of the WAL: 0 or -errno. */
+int vfs_wal_before_write(struct vfs *v, uint64_t off) MUST_CHECK;
+/* xSync of either file: 0 or -errno. */
+int vfs_half_sync(struct vfs *v, struct vfs_half *h) MUST_CHECK;
+
+#endif
