@@ -108,9 +108,12 @@ static int lane_init(struct lane *l, const EVP_CIPHER *cipher, enum direction di
 
 int cipher_ctx_new(struct cipher_ctx **out)
 {
-	struct cipher_ctx *ctx = sodium_malloc(sizeof(*ctx));
+	struct cipher_ctx *ctx;
 	int ret = 0;
 
+	if (sodium_init() < 0) /* guarded memory needs it; done once, whoever comes first */
+		return -EIO;
+	ctx = sodium_malloc(sizeof(*ctx));
 	if (!ctx)
 		return -ENOMEM;
 	memset(ctx, 0, sizeof(*ctx));

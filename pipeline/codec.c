@@ -145,8 +145,8 @@ int codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *in,
 }
 
 /* Bytes looked at: strips spread evenly, so that a compressible part of some size is met. */
-#define STRIPS	    32u
-#define STRIP	    64u
+#define STRIPS	    ((size_t)32)
+#define STRIP	    ((size_t)64)
 #define SAMPLE	    (STRIPS * STRIP)
 #define SAMPLE_MIN  512u
 #define PROBE	    8u	 /* bytes compared where repeats are sought */

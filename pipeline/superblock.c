@@ -468,7 +468,16 @@ int superblock_create(struct io *io, enum cipher_suite suite, uint32_t page_size
 	info.uuid[8] = (uint8_t)((info.uuid[8] & 0x3F) | 0x80);
 	info.created = clock_system.now(&clock_system).sec;
 	ret = image_make(image, &info, kdf, pass, pass_len, e);
-	return ret ? ret : image_write(io, image, e);
+	if (ret)
+		return ret;
+	ret = image_write(io, image, e);
+	for (unsigned i = 0; ret && i < 2; i++) {
+		int left = io_unlink(io, paths[i]);
+
+		if (left && left != -ENOENT)
+			log_warn("%s: half a store is left behind: %s", paths[i], strerror(-left));
+	}
+	return ret;
 }
 
 static void generation_advance(uint8_t *image)

@@ -315,6 +315,47 @@ static void test_format(void **state)
 	assert_memory_equal(subkey, expected, 32);
 }
 
+/* The worked example of docs/FORMAT.md, made once and for all: what was written then opens now. */
+static const struct {
+	size_t at;
+	const char *hex;
+} example[] = {
+    {0, "617066732d73620a010000000020000000000000000000000000000000000000"},
+    {32, "9d6df8b30de44d2e8a3399b685066d8a0100000000100000de4a056b00000000"},
+    {64, "01000000000000000100000000000000"},
+    {512, "010000000100000001000000000000000000800000000000ae930d5e55b65e61"},
+    {544, "37c0b1ce49f58eb63d0e2dfd0e34851ac0d3d3a1caa8cfe05a1c021c34686f31"},
+    {576, "11ad89c769de4bfd000000000000000000000000000000000000000000000000"},
+    {608, "0000000000000000000000000000000000000000000000000000000000000000"},
+    {640, "00000000000000002e421f549762aea39e5b4dad29a4bfdabcc7f0e09eb9f3ee"},
+    {672, "2d86dd58ff2075abedec4524b649ad2a207aa32b9e130f2743ede6ef3d9f700b"},
+    {704, "88a09f2e80e2a93b2f31f85b165c8b9a"},
+    {4608, "0100000000000000de4a056b0000000008a233b39891005612e12060ca96e94d"},
+    {4640, "43d4c70512e209a63a1a1e9058c3d2d6ef6e91892517bd63d6e95d80325a7e34"},
+    {4672, "47ea7cc68020c0ae6410dc9fc7e3699a4107acf49ac38243"},
+    {8128, "9e161ad133c600a64337a86dae06a372b42c3ead16507b4794a17f4eef87a8c8"},
+    {8160, "15e0ebd7d1b24e1808cb2f0938200a9a8c7ac58727ed0d8ccc254457a9c3548e"},
+};
+
+static void test_example(void **state)
+{
+	uint8_t image[SIZE] = {0}, root[32], expected[32], subkey[KEYS_LEN];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(example) / sizeof(example[0]); i++)
+		assert_int_equal(
+		    sodium_hex2bin(image + example[i].at, 32, example[i].hex, strlen(example[i].hex), NULL, NULL, NULL),
+		    0);
+	store_both(image, SIZE);
+	assert_int_equal(try_unlock("example", subkey), 0);
+	assert_int_equal(sodium_hex2bin(expected, 32,
+					"42536d23db5a528afd6734a43f057b9b54ec080d99b0a666fc07135c373e5fc2", 64, NULL,
+					NULL, NULL),
+			 0);
+	assert_memory_equal(subkey, expected, 32);
+	assert_int_equal(try_unlock(PASS, root), -EKEYREJECTED);
+}
+
 static void test_passwd(void **state)
 {
 	uint8_t before[SIZE], after[SIZE], bak[SIZE], a[KEYS_LEN], b[KEYS_LEN];
@@ -621,6 +662,44 @@ static void test_no_memory(void **state)
 #endif
 }
 
+/* The one operation that fails: the rename to this path. */
+static const struct io_ops *real_ops;
+static const char *fail_path;
+
+static int failing_rename(struct io *i, const char *from, const char *to)
+{
+	return fail_path && !strcmp(to, fail_path) ? -ENOSPC : real_ops->rename(i, from, to);
+}
+
+static void test_write_fails(void **state)
+{
+	static const char *const paths[] = {"superblock.bak", "superblock"};
+	struct io_ops failing = *io->ops;
+	uint8_t image[SIZE], a[KEYS_LEN], b[KEYS_LEN];
+	struct superblock *sb;
+
+	(void)state;
+	failing.rename = failing_rename;
+	real_ops = io->ops;
+	for (size_t i = 0; i < 2; i++) {
+		remove_both();
+		io->ops = &failing;
+		fail_path = paths[i];
+		assert_int_equal(superblock_create(io, CIPHER_AUTO, 4096, cheap, PASS, PASS_LEN, NULL), -ENOSPC);
+		assert_int_equal(try_open(&sb), -ENOENT); /* nothing is in the way of another try */
+		fail_path = NULL;
+		create(image);
+		assert_int_equal(try_unlock(PASS, a), 0);
+		fail_path = paths[i];
+		assert_int_equal(try_open(&sb), 0);
+		assert_int_equal(superblock_passwd(io, sb, PASS, PASS_LEN, NEXT, NEXT_LEN, cheap, NULL), -ENOSPC);
+		superblock_free(sb);
+		io->ops = real_ops;
+		assert_int_equal(try_unlock(PASS, b), 0); /* the old one goes on */
+		assert_memory_equal(a, b, KEYS_LEN);
+	}
+}
+
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
 	(void)st;
@@ -649,10 +728,13 @@ static int tear_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_create),   cmocka_unit_test(test_create_refuses), cmocka_unit_test(test_default_cost),
-	    cmocka_unit_test(test_format),   cmocka_unit_test(test_passwd),	    cmocka_unit_test(test_two_slots),
-	    cmocka_unit_test(test_damage),   cmocka_unit_test(test_tampering),	    cmocka_unit_test(test_commitment),
-	    cmocka_unit_test(test_versions), cmocka_unit_test(test_hostile),	    cmocka_unit_test(test_no_memory),
+	    cmocka_unit_test(test_create),	 cmocka_unit_test(test_create_refuses),
+	    cmocka_unit_test(test_default_cost), cmocka_unit_test(test_format),
+	    cmocka_unit_test(test_example),	 cmocka_unit_test(test_passwd),
+	    cmocka_unit_test(test_two_slots),	 cmocka_unit_test(test_damage),
+	    cmocka_unit_test(test_tampering),	 cmocka_unit_test(test_commitment),
+	    cmocka_unit_test(test_versions),	 cmocka_unit_test(test_hostile),
+	    cmocka_unit_test(test_no_memory),	 cmocka_unit_test(test_write_fails),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
