@@ -320,14 +320,17 @@ static void set_word(struct mount_options *o, const char *word)
 	}
 }
 
-/* Cuts at commas that no backslash escapes, in a copy that lives as long as the process. */
+/* Cuts at commas that no backslash escapes, in a copy that o keeps. */
 static void set_words(struct mount_options *o, const char *text)
 {
-	char *copy = strdup(text);
-	if (!copy)
+	if (o->nwords == MOUNT_OPTIONS_FUSE)
+		usage(o, "too many mount options");
+	char *word = strdup(text);
+	if (!word)
 		usage(o, "out of memory");
+	o->words[o->nwords++] = word;
 
-	for (char *word = copy; word;) {
+	while (word) {
 		char *out = word, *in = word, *next = NULL;
 
 		while (*in && !next) {

@@ -30,6 +30,8 @@ struct mount_options {
 	enum log_level log_level;
 	const char *fuse[MOUNT_OPTIONS_FUSE]; /* options for the kernel and libfuse */
 	size_t nfuse;
+	char *words[MOUNT_OPTIONS_FUSE]; /* what the pointers above may point into */
+	size_t nwords;
 };
 
 /* Fills *o from the command line, exits with EXIT_USAGE and a line where it is wrong, with 0 after --help. */

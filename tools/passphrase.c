@@ -13,8 +13,6 @@
 #include <termios.h>
 #include <unistd.h>
 
-extern char **environ;
-
 /* Reads up to a newline or the end, byte by byte: what follows the line is left for the next reader. */
 static int read_line(int fd, struct passphrase *out, struct err *e)
 {
@@ -54,9 +52,8 @@ static int spawn_shell(const char *command, int out_fd, pid_t *pid)
 	char *argv[] = {shell, flag, text, NULL};
 	posix_spawn_file_actions_t actions;
 
-	if (strlen(command) >= sizeof(text))
+	if (snprintf(text, sizeof(text), "%s", command) >= (int)sizeof(text))
 		return -E2BIG;
-	(void)strcpy(text, command);
 	int ret = posix_spawn_file_actions_init(&actions);
 	if (ret)
 		return -ret;

@@ -12,11 +12,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* Older libfuse headers lack these; the numbers are the protocol's. */
-#ifndef FUSE_SET_ATTR_KILL_SUID
-#define FUSE_SET_ATTR_KILL_SUID (1 << 11)
-#endif
-
 #define SESSION_MAX_WRITE      ((size_t)1 << 20) /* bytes of one READ or WRITE */
 #define SESSION_HEADER	       ((size_t)4096)	 /* room for what comes before the data of a WRITE */
 #define SESSION_BUFFER	       (SESSION_HEADER + SESSION_MAX_WRITE)

@@ -10,8 +10,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 /* Undoes the octal escapes of mountinfo (space, tab, newline, backslash), in place. */
 static void unescape(char *s)
 {

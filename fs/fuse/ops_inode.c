@@ -111,11 +111,9 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	    {FUSE_SET_ATTR_CTIME, CORE_SET_CTIME}, /* the kernel keeps time for what it caches */
 	    {FUSE_SET_ATTR_ATIME_NOW, CORE_SET_ATIME_NOW},
 	    {FUSE_SET_ATTR_MTIME_NOW, CORE_SET_MTIME_NOW},
-	    /* FATTR_KILL_SUIDGID by another name: a truncate by somebody without CAP_FSETID */
-	    {FUSE_SET_ATTR_KILL_SUID, CORE_KILL_SUIDGID},
 	};
 	struct core_attr in = {
-	    .mode = attr->st_mode,
+	    .mode = attr->st_mode & ~(mode_t)WIRE_KILL_SUIDGID,
 	    .uid = attr->st_uid,
 	    .gid = attr->st_gid,
 	    .size = (uint64_t)attr->st_size,
@@ -131,8 +129,9 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 		if (to_set & map[i].fuse)
 			which |= map[i].core;
 	}
-	/* A change of owner clears set-id bits whoever makes it, unless the mode comes along. */
-	if ((which & (CORE_SET_UID | CORE_SET_GID)) && !(which & CORE_SET_MODE))
+	/* A truncate by somebody without CAP_FSETID, or a change of owner by anybody. */
+	if ((attr->st_mode & WIRE_KILL_SUIDGID) ||
+	    ((which & (CORE_SET_UID | CORE_SET_GID)) && !(which & CORE_SET_MODE)))
 		which |= CORE_KILL_SUIDGID;
 	int ret = core_setattr(op_core(req), ino, which, &in, &out);
 	reply_attr(req, ret, &out);

@@ -192,7 +192,9 @@ static int mount_caught(struct session *s, const char *mountpoint, char *text, s
 
 	if (caught >= 0)
 		(void)dup2(caught, STDERR_FILENO);
+	fuse_set_log_func(NULL);
 	int ret = fuse_session_mount(s->se, mountpoint);
+	fuse_set_log_func(log_libfuse);
 	if (saved >= 0) {
 		(void)dup2(saved, STDERR_FILENO);
 		(void)close(saved);
@@ -211,6 +213,7 @@ static int mount_it(struct session *s, const struct session_params *p, struct er
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	char text[160];
 
+	fuse_set_log_func(log_libfuse);
 	int ret = build_args(p, &args);
 	if (ret == 0)
 		s->se = fuse_session_new(&args, &session_ops, sizeof(session_ops), s);
@@ -221,7 +224,6 @@ static int mount_it(struct session *s, const struct session_params *p, struct er
 		return err_set(e, -EINVAL, ERR_USAGE, "a mount option was not accepted");
 	if (mount_caught(s, p->mountpoint, text, sizeof(text)) != 0)
 		return err_set(e, -EPERM, ERR_USAGE, "%s", *text ? text : "the mount was refused");
-	fuse_set_log_func(log_libfuse);
 	s->mounted = true;
 	s->fd = fuse_session_fd(s->se);
 	ret = fuse_session_custom_io(s->se, &io, s->fd);

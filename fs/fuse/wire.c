@@ -2,27 +2,21 @@
 #include "fs/fuse/internal.h"
 
 #include <linux/fuse.h>
-#include <stdio.h>
 #include <string.h>
 
 #define SETXATTR_EXTENDED sizeof(struct fuse_setxattr_in)
 
+/* The kernel header that first had the extended layout. A libfuse made with an older one names an older protocol;
+ * upstream's 3.13.0 to 3.14.0 were made with a newer one by mistake, and read the layout that they did not ask for. */
+#define SETXATTR_EXTENDED_MINOR 33
+
 void wire_init(struct wire *w)
 {
-	unsigned major = 0, minor = 0, patch = 0;
-
 	memset(w, 0, sizeof(*w));
 	w->setxattr_kernel = FUSE_COMPAT_SETXATTR_IN_SIZE;
 	w->setxattr_lib = FUSE_COMPAT_SETXATTR_IN_SIZE;
 #if FUSE_VERSION < FUSE_MAKE_VERSION(3, 17)
-	/* NOLINTNEXTLINE(cert-err34-c): three small numbers from the library itself */
-	if (sscanf(fuse_pkgversion(), "%u.%u.%u", &major, &minor, &patch) < 2)
-		return;
-	w->completes = major == 3 && minor < 17;
-	if (major == 3 && (minor == 13 || (minor == 14 && patch == 0)))
-		w->setxattr_lib = SETXATTR_EXTENDED;
-#else
-	(void)major, (void)minor, (void)patch;
+	w->completes = fuse_version() < FUSE_MAKE_VERSION(3, 17);
 #endif
 }
 
@@ -72,6 +66,13 @@ void wire_request(struct wire *w, void *buf, size_t *len)
 		}
 		break;
 	}
+	case FUSE_SETATTR: {
+		struct fuse_setattr_in *set = arg;
+
+		if (left >= sizeof(*set))
+			relay(&set->mode, set->valid & FATTR_KILL_SUIDGID);
+		break;
+	}
 	case FUSE_OPEN: {
 		struct fuse_open_in *op = arg;
 
@@ -116,6 +117,8 @@ void wire_reply(struct wire *w, const struct iovec *iov, int count)
 
 	struct fuse_init_out *init = iov[1].iov_base;
 	init->flags |= w->offered & add;
+	if (init->minor >= SETXATTR_EXTENDED_MINOR)
+		w->setxattr_lib = SETXATTR_EXTENDED;
 	if (init->flags & FUSE_SETXATTR_EXT)
 		w->setxattr_kernel = SETXATTR_EXTENDED;
 }

@@ -1,8 +1,8 @@
 /*
- * What libfuse does not say of the protocol. Debian 12's libfuse 3.14.0 leaves PARALLEL_DIROPS and HANDLE_KILLPRIV_V2
- * out of its answer to INIT (mended in 3.17.1), drops the kill-set-id flags of OPEN, CREATE and WRITE, and reads
- * SETXATTR in the extended layout without having asked for it (3.13.0 to 3.14.0: names lose their first 8 bytes). So
- * the session looks at each request before libfuse does, and at the answer to INIT before the kernel does.
+ * What libfuse does not say of the protocol. Debian 12's libfuse 3.14.0 leaves PARALLEL_DIROPS, HANDLE_KILLPRIV_V2 and
+ * SETXATTR_EXT out of its answer to INIT (the first two mended in 3.17.1), and drops the kill-set-id flags of OPEN,
+ * CREATE, WRITE, SETATTR and SETXATTR. So the session looks at each request before libfuse does, and at the answer to
+ * INIT before the kernel does.
  */
 #ifndef APFS_FS_FUSE_WIRE_H
 #define APFS_FS_FUSE_WIRE_H
@@ -12,7 +12,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-/* In the flags that libfuse hands to open, create and write: clear set-id bits. */
+/* In the flags that libfuse hands to open, create and write, and in the mode that it hands to setattr: clear set-id
+ * bits. The kernel asks for it where the caller lacks CAP_FSETID. */
 #define WIRE_KILL_SUIDGID (1 << 30)
 /* In the flags that it hands to setxattr: an ACL was set by somebody outside of the group, clear set-gid. */
 #define WIRE_KILL_SGID (1 << 30)
