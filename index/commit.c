@@ -112,13 +112,18 @@ int checkpoint(struct index *ix)
 	return ret;
 }
 
+bool checkpoint_lacks_space(const struct index *ix, int ret)
+{
+	return (ret == -ENOSPC || ret == -EDQUOT) && !vfs_stopped(ix->vfs);
+}
+
 /* A checkpoint without room for the database's growth leaves all in the WAL, which grows in its stead. */
 static int checkpoint_if_due(struct index *ix, struct err *e)
 {
 	if (vfs_wal_used(ix->vfs) < ix->checkpoint_at)
 		return 0;
 	int ret = checkpoint(ix);
-	if (ret == -ENOSPC || ret == -EDQUOT) {
+	if (checkpoint_lacks_space(ix, ret)) {
 		log_warn("index: no space to write back the write-ahead log");
 		ix->checkpoint_at = vfs_wal_used(ix->vfs) + ix->checkpoint_every / 4;
 		return 0;

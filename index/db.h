@@ -188,7 +188,9 @@ int schema_check(struct index *ix, struct err *e) MUST_CHECK;
 int transaction_begin(struct index *ix) MUST_CHECK;
 /* Counts, COMMIT, and all buffered writes of the WAL. -ENOSPC without index_failed: nothing has happened. */
 int transaction_commit(struct index *ix, struct err *e) MUST_CHECK;
-/* Copies the WAL's frames to the database file. No transaction is open. -ENOSPC is harmless. */
+/* Copies the WAL's frames to the database file. No transaction is open. */
 int checkpoint(struct index *ix) MUST_CHECK;
+/* Whether it only lacked room for the database's growth: all is still in the WAL. */
+bool checkpoint_lacks_space(const struct index *ix, int ret);
 
 #endif

@@ -92,7 +92,7 @@ static int db_start(struct index *ix, struct err *e)
 	if (ret)
 		return err_set(e, ret, ERR_INDEX, "index.db has no page size");
 	ret = checkpoint(ix);
-	if (ret && ret != -ENOSPC && ret != -EDQUOT)
+	if (ret && !checkpoint_lacks_space(ix, ret))
 		return err_set(e, ret, ERR_INDEX, "recovering the index: %s", err_text(NULL, ret));
 	ret = vfs_wal_prepare(ix->vfs, !ret);
 	if (ret)

@@ -38,6 +38,11 @@ void vfs_stop(struct vfs *v)
 	atomic_store(&v->stopped, true);
 }
 
+bool vfs_stopped(const struct vfs *v)
+{
+	return atomic_load(&v->stopped);
+}
+
 void vfs_sync_at_once(struct vfs *v, bool at_once)
 {
 	v->at_once = at_once;
@@ -75,7 +80,7 @@ int vfs_half_flush(struct vfs *v, struct vfs_half *h)
 	if (!len)
 		return 0;
 	h->len = 0;
-	if (atomic_load(&v->stopped))
+	if (vfs_stopped(v))
 		return -EIO;
 	return half_write(v, h, h->buf, len, h->off);
 }
@@ -149,7 +154,7 @@ static int file_write(sqlite3_file *base, const void *buf, int amount, sqlite3_i
 	size_t len = (size_t)amount;
 	uint64_t off = (uint64_t)offset;
 
-	int ret = atomic_load(&v->stopped) ? -EIO : 0;
+	int ret = vfs_stopped(v) ? -EIO : 0;
 	if (!ret && file->h == &v->wal) {
 		ret = vfs_wal_before_write(v, off);
 		if (!ret && off + len > v->wal_used)
@@ -165,7 +170,7 @@ static int file_truncate(sqlite3_file *base, sqlite3_int64 size)
 	struct file *file = (struct file *)base;
 	struct vfs_half *h = file->h;
 
-	int ret = atomic_load(&file->v->stopped) ? -EIO : vfs_half_flush(file->v, h);
+	int ret = vfs_stopped(file->v) ? -EIO : vfs_half_flush(file->v, h);
 	if (!ret && (uint64_t)size != atomic_load(&h->size)) {
 		ret = io_truncate(h->f, (uint64_t)size);
 		if (!ret)
@@ -179,7 +184,7 @@ static int file_sync(sqlite3_file *base, int flags)
 	struct file *file = (struct file *)base;
 
 	(void)flags;
-	int ret = atomic_load(&file->v->stopped) ? -EIO : vfs_half_sync(file->v, file->h);
+	int ret = vfs_stopped(file->v) ? -EIO : vfs_half_sync(file->v, file->h);
 	return ret ? vfs_fail(file->v, ret, SQLITE_IOERR_FSYNC) : SQLITE_OK;
 }
 
@@ -217,7 +222,7 @@ static int file_size_hint(struct file *file, uint64_t size)
 	struct vfs *v = file->v;
 	uint64_t now = atomic_load(&v->db.size);
 
-	if (file->h != &v->db || v->no_allocate || atomic_load(&v->stopped) || size <= now)
+	if (file->h != &v->db || v->no_allocate || vfs_stopped(v) || size <= now)
 		return SQLITE_OK;
 	int ret = io_allocate(v->db.f, now, size - now);
 	if (!ret)
@@ -300,7 +305,7 @@ static int vfs_open(sqlite3_vfs *base, const char *path, sqlite3_file *out, int 
 		ret = half_open(v, file->h, path, IO_WRITE);
 	} else if (path && (flags & SQLITE_OPEN_WAL) && !strcmp(path, VFS_WAL)) {
 		file->h = &v->wal;
-		ret = atomic_load(&v->stopped) ? -EIO : half_open(v, file->h, path, IO_WRITE | IO_CREATE);
+		ret = vfs_stopped(v) ? -EIO : half_open(v, file->h, path, IO_WRITE | IO_CREATE);
 	}
 	if (ret) {
 		(void)vfs_fail(v, ret, SQLITE_CANTOPEN);
@@ -320,7 +325,7 @@ static int vfs_delete(sqlite3_vfs *base, const char *path, int sync_dir)
 	(void)sync_dir;
 	if (strcmp(path, VFS_WAL) != 0)
 		return SQLITE_IOERR_DELETE_NOENT;
-	int ret = atomic_load(&v->stopped) || v->db_unsynced ? -EIO : io_unlink(v->io, path);
+	int ret = vfs_stopped(v) || v->db_unsynced ? -EIO : io_unlink(v->io, path);
 	if (ret == -ENOENT)
 		return SQLITE_IOERR_DELETE_NOENT;
 	if (!ret)

@@ -33,6 +33,8 @@ void vfs_error_reset(struct vfs *v);
 
 /* From now on nothing is written, synced or deleted: every such call of SQLite fails. */
 void vfs_stop(struct vfs *v);
+/* Also after an fdatasync that failed. */
+bool vfs_stopped(const struct vfs *v);
 
 /* While set, xSync of the database syncs at once; otherwise only vfs_sync does. */
 void vfs_sync_at_once(struct vfs *v, bool at_once);

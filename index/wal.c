@@ -121,7 +121,7 @@ int vfs_sync(struct vfs *v)
 	static const uint8_t zero[WAL_HEADER];
 
 	SCOPED_LOCK(&v->sync_lock);
-	if (atomic_load(&v->stopped))
+	if (vfs_stopped(v))
 		return -EIO;
 	if (v->state == WAL_SPENT) {
 		int ret = sync_db(v);

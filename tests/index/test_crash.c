@@ -1,0 +1,129 @@
+/* Power cuts at random moments, between and within calls, through many checkpoints and restarts of the WAL. */
+#include "index/hooks.h"
+#include "tests/index/history.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Works until something fails or the steps are used up. */
+static void live(struct history *h, struct io *io, unsigned steps, unsigned *seed)
+{
+	struct index *ix = NULL;
+
+	if (index_open(io, &ix, NULL)) {
+		assert_true(sim_failed(io));
+		return;
+	}
+	index_checkpoint_every(ix, 32768u << ((unsigned)rand_r(seed) % 4));
+	if (!sim_failed(io))
+		history_verify(h, ix);
+	int ret = 0;
+	for (unsigned i = 0; i < steps && !ret; i++) {
+		ret = history_work(h, ix);
+		if (!ret)
+			ret = history_commit(h, ix);
+		if (!ret && rand_r(seed) % 3)
+			ret = history_sync(h, ix);
+	}
+	assert_true(!ret || sim_failed(io));
+	if (!ret && rand_r(seed) % 3 == 0) {
+		ret = index_close(ix, NULL);
+		if (!ret)
+			h->synced = h->committed;
+		return;
+	}
+	if (!ret)
+		(void)history_work(h, ix);
+	index_abandon(ix);
+}
+
+static void run(unsigned seed)
+{
+	struct history h = {.seed = seed, .next = 1};
+	struct io *io;
+
+	close_index(new_index(&io));
+	if (seed % 5 == 0)
+		sim_no_allocate(io);
+	for (unsigned cut = 0; cut < 12; cut++) {
+		unsigned steps = (unsigned)rand_r(&seed) % 20;
+		/* Half of the cuts come in the midst of a call, from where on nothing reaches the disk. */
+		if (rand_r(&seed) & 1)
+			sim_fail(io, 1 + (unsigned)rand_r(&seed) % (10 + steps * 8), -EIO, true);
+		live(&h, io, steps, &seed);
+		sim_crash(io, (unsigned)rand_r(&seed) % 4 ? (unsigned)rand_r(&seed) : 0);
+		struct index *ix = open_index(io);
+		history_verify(&h, ix);
+		index_abandon(ix);
+	}
+	io_free(io);
+}
+
+static void test_power_cuts(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= rounds(60); seed++) {
+		print_message("seed %u\n", seed);
+		run(seed);
+	}
+}
+
+/* What a crash of the process alone leaves: everything committed, nothing else. */
+static void test_process_crash(void **state)
+{
+	struct history h = {.seed = 3, .next = 1};
+	struct io *io;
+	struct index *ix = new_index(&io);
+
+	(void)state;
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(history_work(&h, ix), 0);
+		assert_int_equal(history_commit(&h, ix), 0);
+	}
+	assert_int_equal(history_work(&h, ix), 0);
+	index_abandon(ix);
+	ix = open_index(io);
+	h.synced = h.committed;
+	h.next--;
+	history_verify(&h, ix);
+	close_index(ix);
+	io_free(io);
+}
+
+/* A database file that a cut has torn anywhere, its first page too, opens as long as the WAL has the pages. */
+static void test_torn_checkpoint(void **state)
+{
+	(void)state;
+	for (unsigned n = 1; n < 60; n++) {
+		struct history h = {.seed = n, .next = 1};
+		struct io *io;
+		struct index *ix = new_index(&io);
+		for (unsigned i = 0; i < 6; i++) {
+			assert_int_equal(history_work(&h, ix), 0);
+			assert_int_equal(history_commit(&h, ix), 0);
+			assert_int_equal(history_sync(&h, ix), 0);
+		}
+		index_checkpoint_every(ix, 1);
+		assert_int_equal(history_work(&h, ix), 0);
+		sim_fail(io, n, -EIO, true);
+		(void)history_commit(&h, ix);
+		(void)history_sync(&h, ix);
+		index_abandon(ix);
+		sim_crash(io, n + 1000);
+		ix = open_index(io);
+		history_verify(&h, ix);
+		close_index(ix);
+		io_free(io);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_process_crash),
+	    cmocka_unit_test(test_torn_checkpoint),
+	    cmocka_unit_test(test_power_cuts),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
