@@ -3,13 +3,17 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define STORED_MAX (PIPELINE_FRAME_MAX + CIPHER_NONCE_MAX + CIPHER_TAG)
+
 enum { SCAN_VALID = 0, SCAN_STOP = 1 }; /* or -errno */
 
 struct scan {
 	struct segment *seg;
 	struct chunk_key key;
-	struct worker_ctx *ctx;
-	uint64_t size; /* of the file */
+	struct cipher_ctx *cipher;
+	uint8_t *stored; /* STORED_MAX bytes: a record header or a frame as it is in the file */
+	uint8_t *plain;	 /* and unsealed */
+	uint64_t size;	 /* of the file */
 
 	/* Grown to the needs of the largest record so far. */
 	uint8_t *table;
@@ -49,10 +53,10 @@ static int scan_bytes(const struct scan *sc, uint64_t off, void *buf, size_t len
 
 static int scan_header(const struct scan *sc, uint64_t off, struct chunk_header *h)
 {
-	int ret = scan_bytes(sc, off, sc->ctx->span, CHUNK_HEADER_PLAIN + chunk_overhead(sc->key.suite));
+	int ret = scan_bytes(sc, off, sc->stored, CHUNK_HEADER_PLAIN + chunk_overhead(sc->key.suite));
 
 	if (!ret)
-		ret = stop_if_damaged(chunk_header_open(sc->ctx->cipher, &sc->key, sc->ctx->span, h));
+		ret = stop_if_damaged(chunk_header_open(sc->cipher, &sc->key, sc->stored, h));
 	if (!ret && h->stored_len > sc->size - off)
 		ret = SCAN_STOP;
 	return ret;
@@ -74,7 +78,7 @@ static int scan_table(struct scan *sc, uint64_t off, const struct chunk_header *
 	if (ret)
 		return ret;
 	plain = sc->table + overhead - CIPHER_TAG; /* in place, behind the nonce */
-	ret = chunk_table_open(sc->ctx->cipher, &sc->key, h, sc->table, plain);
+	ret = chunk_table_open(sc->cipher, &sc->key, h, sc->table, plain);
 	if (!ret)
 		ret = chunk_table_parse(sc->key.suite, h, plain, sc->range, sc->frame);
 	return stop_if_damaged(ret);
@@ -92,10 +96,10 @@ static int scan_frames(const struct scan *sc, uint64_t off, const struct chunk_h
 		    .codec = f->codec,
 		    .plain_len = f->plain_len,
 		};
-		int ret = scan_bytes(sc, off, sc->ctx->span, f->stored_len);
+		int ret = scan_bytes(sc, off, sc->stored, f->stored_len);
 		if (!ret)
-			ret = stop_if_damaged(chunk_frame_open(sc->ctx->cipher, &sc->key, &id, sc->ctx->span,
-							       f->stored_len, sc->ctx->plain));
+			ret = stop_if_damaged(
+			    chunk_frame_open(sc->cipher, &sc->key, &id, sc->stored, f->stored_len, sc->plain));
 		if (ret)
 			return ret;
 		off += f->stored_len;
@@ -151,6 +155,23 @@ static int scan_all(struct scan *sc, int (*fn)(void *arg, const struct pipeline_
 	return 0;
 }
 
+static int scan_init(struct scan *sc)
+{
+	sc->stored = malloc(STORED_MAX);
+	sc->plain = malloc(PIPELINE_FRAME_MAX);
+	return sc->stored && sc->plain ? cipher_ctx_new(&sc->cipher) : -ENOMEM;
+}
+
+static void scan_release(struct scan *sc)
+{
+	cipher_ctx_free(sc->cipher);
+	free(sc->stored);
+	free(sc->plain);
+	free(sc->table);
+	free(sc->range);
+	free(sc->frame);
+}
+
 int scan_segment(struct segment_store *s, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r), void *arg,
 		 uint64_t *valid_end, struct err *e)
 {
@@ -162,18 +183,14 @@ int scan_segment(struct segment_store *s, uint64_t id, int (*fn)(void *arg, cons
 		return ret;
 	if (sc.seg->kind != PIPELINE_SEGMENT_FILE)
 		ret = err_set(e, -EINVAL, ERR_USAGE, "segment %llu has no file", (unsigned long long)id);
-	/* A context of its own: fn may read frames, and who holds a lent one must not ask for another. */
-	if (!ret && (ret = worker_ctx_new(&sc.ctx)))
+	else if ((ret = scan_init(&sc)))
 		(void)err_set(e, ret, ERR_MEMORY, "no memory to scan a segment");
 	if (!ret) {
 		sc.key = segment_chunk_key(s, sc.seg);
 		*valid_end = sc.seg->header_len;
 		ret = scan_all(&sc, fn, arg, valid_end, e);
 	}
-	worker_ctx_free(sc.ctx);
-	free(sc.table);
-	free(sc.range);
-	free(sc.frame);
+	scan_release(&sc);
 	segment_put(s, sc.seg);
 	return ret;
 }
