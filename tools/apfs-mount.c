@@ -46,9 +46,9 @@ static enum exit_status check_mountpoint(struct mounting *m)
 	struct stat st;
 
 	m->mountpoint = realpath(given, NULL);
-	if (!m->mountpoint && errno == ENOTCONN)
+	if (stat(given, &st) < 0 && errno == ENOTCONN)
 		return daemon_say(d, EXIT_BUSY_MOUNTPOINT,
-				  "%s: a mount whose process has died is still there: umount it first", given);
+				  "mountpoint %s: the process of the mount there has died: umount -l it first", given);
 	if (!m->mountpoint)
 		return daemon_say(d, EXIT_NO_MOUNTPOINT, "mountpoint %s: %s", given, strerror(errno));
 	if (mountinfo_find(m->mountpoint, &info) == 0)

@@ -3,6 +3,7 @@
 #include "tools/process.h"
 
 #include <argp.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,11 +56,17 @@ static bool called_by_mount_fuse(int argc, char **argv)
 	return argc >= 3 && strchr(argv[1], '/') && stat(argv[1], &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* apfs-mount lies next to us; there may be no PATH to find it by. */
 static int run_mount(char **argv)
 {
-	char name[] = "apfs-mount";
+	char path[PATH_MAX + 16], name[] = "apfs-mount";
+	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);
 
+	path[n > 0 ? n : 0] = 0;
+	char *slash = strrchr(path, '/');
+	(void)snprintf(slash ? slash + 1 : path, sizeof(name), "%s", name);
 	argv[0] = name;
+	(void)execv(path, argv);
 	(void)execvp(name, argv);
 	perror("apfs: cannot run apfs-mount");
 	return EXIT_SYSTEM;
