@@ -552,6 +552,58 @@ static void test_sync_only_what_is_dirty(void **state)
 	rig_release(&r);
 }
 
+/* One after another by a slow device: who comes while the first is under way and has nothing new does not ask for
+ * another. */
+static void slow_sync_hook(void *arg, enum faulty_op op)
+{
+	(void)arg;
+	if (op == FAULTY_SYNC)
+		(void)usleep(30000);
+}
+
+static void *sync_once(void *arg)
+{
+	return (void *)(intptr_t)pipeline_sync(arg, NULL);
+}
+
+static void test_sync_is_shared(void **state)
+{
+	struct pipeline_item item[3];
+	pthread_t thread[8];
+	struct rig r;
+	void *ret;
+
+	(void)state;
+	rig_init(&r, CIPHER_AES_256_GCM);
+	r.faulty.hook = slow_sync_hook;
+	for (unsigned round = 1; round <= 3; round++) {
+		free(seal_small(&r, 0, item));
+		for (unsigned i = 0; i < 8; i++)
+			assert_int_equal(pthread_create(&thread[i], NULL, sync_once, r.p), 0);
+		for (unsigned i = 0; i < 8; i++) {
+			(void)pthread_join(thread[i], &ret);
+			assert_int_equal((intptr_t)ret, 0);
+		}
+		assert_int_equal(faulty_calls(&r.faulty, FAULTY_SYNC), 1 + round);
+	}
+	rig_release(&r);
+}
+
+/* At the time of the first report its segment's file, directory and their parents are durable. */
+static void test_durable_before_reported(void **state)
+{
+	struct pipeline_item item[3];
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, CIPHER_AES_256_GCM);
+	free(seal_small(&r, 0, item));
+	assert_int_equal(faulty_calls(&r.faulty, FAULTY_SYNC), 1);
+	assert_int_equal(faulty_calls(&r.faulty, FAULTY_SYNC_DIR), 3);
+	assert_int_equal(faulty_calls(&r.faulty, FAULTY_PWRITE), 2);
+	rig_release(&r);
+}
+
 /* --- reading, deleting ----------------------------------------------------------------------------------------------
  */
 
@@ -796,6 +848,8 @@ int main(void)
 	    cmocka_unit_test(test_failing_creation),
 	    cmocka_unit_test(test_failed_sync_is_final),
 	    cmocka_unit_test(test_sync_only_what_is_dirty),
+	    cmocka_unit_test(test_sync_is_shared),
+	    cmocka_unit_test(test_durable_before_reported),
 	    cmocka_unit_test(test_delete_while_read),
 	    cmocka_unit_test(test_delete_fails),
 	    cmocka_unit_test(test_many_segments),
