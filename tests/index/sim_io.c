@@ -147,6 +147,10 @@ static void node_crash(struct node *n, unsigned *seed)
 			at += len;
 		}
 	}
+}
+
+static void node_restart(struct node *n)
+{
 	node_forget_log(n);
 	n->now.size = 0;
 	bytes_write(&n->now, n->durable.p, n->durable.size, 0);
@@ -164,6 +168,20 @@ static struct entry *find(struct sim *s, const char *name)
 	return NULL;
 }
 
+static void remember(struct sim *s, const char *name)
+{
+	char word[NAME_LEN + 3], all[sizeof(s->names) + 1];
+
+	(void)snprintf(word, sizeof(word), " %s ", name);
+	(void)snprintf(all, sizeof(all), " %s", s->names);
+	if (strstr(all, word))
+		return;
+	if (strlen(s->names) + strlen(name) + 2 > sizeof(s->names))
+		abort();
+	strcat(s->names, name);
+	strcat(s->names, " ");
+}
+
 static struct entry *make(struct sim *s, const char *name)
 {
 	struct entry *e = NULL;
@@ -173,16 +191,13 @@ static struct entry *make(struct sim *s, const char *name)
 		e = s->now[i].node ? NULL : &s->now[i];
 	for (size_t i = 0; i < sizeof(s->node) / sizeof(s->node[0]) && !n; i++)
 		n = s->node[i].used ? NULL : &s->node[i];
-	if (!e || !n || strlen(name) >= NAME_LEN || strlen(s->names) + strlen(name) + 2 > sizeof(s->names))
+	if (!e || !n || strlen(name) >= NAME_LEN)
 		abort();
 	n->used = true;
 	n->last = &n->first;
 	e->node = n;
 	strcpy(e->name, name);
-	if (!strstr(s->names, name) || s->names[(strstr(s->names, name) - s->names) + (long)strlen(name)] != ' ') {
-		strcat(s->names, name);
-		strcat(s->names, " ");
-	}
+	remember(s, name);
 	return e;
 }
 
@@ -342,6 +357,7 @@ static int sim_rename(struct io *io, const char *from, const char *to)
 	if (old)
 		old->node = NULL;
 	strcpy(e->name, to);
+	remember(s, to);
 	return 0;
 }
 
@@ -435,10 +451,30 @@ void sim_crash(struct io *io, unsigned seed)
 	else
 		memcpy(s->durable, s->now, sizeof(s->now));
 	for (size_t i = 0; i < sizeof(s->node) / sizeof(s->node[0]); i++) {
-		if (s->node[i].used)
-			node_crash(&s->node[i], &seed);
+		if (!s->node[i].used)
+			continue;
+		node_crash(&s->node[i], &seed);
+		node_restart(&s->node[i]);
 	}
 	sweep(s);
+	sim_fail(io, 0, 0, false);
+}
+
+void sim_crash_last(struct io *io)
+{
+	struct sim *s = sim_of(io);
+
+	for (size_t i = 0; i < sizeof(s->node) / sizeof(s->node[0]); i++) {
+		struct node *n = &s->node[i];
+		const struct op *op = n->used ? n->first : NULL;
+		if (!n->used)
+			continue;
+		while (op && op->next)
+			op = op->next;
+		if (op)
+			op_apply(&n->durable, op, 0, op->len);
+		node_restart(n);
+	}
 	sim_fail(io, 0, 0, false);
 }
 

@@ -14,6 +14,9 @@ struct io *sim_new(void);
  * closed for the caller as far as the state goes. Seed 0 loses everything unsynced. */
 void sim_crash(struct io *io, unsigned seed);
 
+/* A power cut of which only the last unsynced write of each file survives: the worst order of writes. */
+void sim_crash_last(struct io *io);
+
 /* The call number `nth` from now (1 is the next) that writes, syncs, truncates, allocates, opens, unlinks or syncs a
  * directory fails with `error`; a write is then done by half. nth 0: none. sticky: so do all after it. */
 void sim_fail(struct io *io, unsigned nth, int error, bool sticky);

@@ -117,11 +117,45 @@ static void test_torn_checkpoint(void **state)
 	}
 }
 
+static void transaction(struct history *h, struct index *ix, bool sync)
+{
+	assert_int_equal(history_work(h, ix), 0);
+	assert_int_equal(history_commit(h, ix), 0);
+	if (sync)
+		assert_int_equal(history_sync(h, ix), 0);
+}
+
+/* After a restart of the WAL the old frames must not come back, even if of the new ones only the last reach the disk:
+ * with a sync between checkpoint and restart, and without one. */
+static void test_restart(void **state)
+{
+	(void)state;
+	for (unsigned n = 0; n < 40; n++) {
+		struct history h = {.seed = n, .next = 1};
+		struct io *io;
+		struct index *ix = new_index(&io);
+		for (unsigned i = 0; i < 8; i++)
+			transaction(&h, ix, true);
+		index_checkpoint_every(ix, 1);
+		transaction(&h, ix, n & 1);
+		index_checkpoint_every(ix, 1 << 30);
+		transaction(&h, ix, false);
+		transaction(&h, ix, false);
+		index_abandon(ix);
+		sim_crash_last(io);
+		ix = open_index(io);
+		history_verify(&h, ix);
+		close_index(ix);
+		io_free(io);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_process_crash),
 	    cmocka_unit_test(test_torn_checkpoint),
+	    cmocka_unit_test(test_restart),
 	    cmocka_unit_test(test_power_cuts),
 	};
 
