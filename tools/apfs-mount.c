@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 struct mounting {
@@ -43,10 +44,11 @@ static enum exit_status check_mountpoint(struct mounting *m)
 	const char *given = m->o->mountpoint;
 	struct daemon *d = &m->daemon;
 	struct mountinfo info;
+	struct statfs fs;
 	struct stat st;
 
 	m->mountpoint = realpath(given, NULL);
-	if (stat(given, &st) < 0 && errno == ENOTCONN)
+	if (statfs(given, &fs) < 0 && errno == ENOTCONN) /* unlike stat, never answered from a cache */
 		return daemon_say(d, EXIT_BUSY_MOUNTPOINT,
 				  "mountpoint %s: the process of the mount there has died: umount -l it first", given);
 	if (!m->mountpoint)
@@ -283,7 +285,7 @@ int main(int argc, char **argv)
 
 	process_harden();
 	mount_options_parse(&options, argc, argv);
-	if (options.fake)
-		return EXIT_OK;
-	return (int)run(&options);
+	enum exit_status status = options.fake ? EXIT_OK : run(&options);
+	mount_options_release(&options);
+	return (int)status;
 }

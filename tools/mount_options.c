@@ -429,3 +429,10 @@ void mount_options_parse(struct mount_options *o, int argc, char **argv)
 	if (!o->init && (o->cipher != CIPHER_AUTO || o->kdf_ops || o->kdf_mem))
 		usage(o, "cipher, kdf-ops and kdf-mem are chosen when a store is made: with --init");
 }
+
+void mount_options_release(struct mount_options *o)
+{
+	for (size_t i = 0; i < o->nwords; i++)
+		free(o->words[i]);
+	o->nwords = 0;
+}

@@ -36,5 +36,6 @@ struct mount_options {
 
 /* Fills *o from the command line, exits with EXIT_USAGE and a line where it is wrong, with 0 after --help. */
 void mount_options_parse(struct mount_options *o, int argc, char **argv);
+void mount_options_release(struct mount_options *o);
 
 #endif

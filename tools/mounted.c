@@ -17,13 +17,13 @@ int mounted_open(const char *path, struct mounted *out, struct err *e)
 	*out = (struct mounted){.dir = -1};
 	out->path = realpath(path, NULL);
 	if (!out->path)
-		return err_set(e, errno == ENOENT ? -ENODATA : -errno, ERR_USAGE, "%s",
-			       errno == ENOTCONN ? "the mount's process has died: unmount it with umount -l"
-						 : strerror(errno));
+		return err_set(e, errno == ENOENT ? -ENODATA : -errno, ERR_USAGE, "%s", strerror(errno));
 	int ret = mountinfo_find(out->path, &info);
 	if (ret || !mountinfo_is_apfs(&info))
 		return err_set(e, -ENODATA, ERR_USAGE, "not an apfs mount");
 	out->dir = open(out->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (out->dir < 0 && errno == ENOTCONN)
+		return err_set(e, -ENOTCONN, ERR_USAGE, "the mount's process has died: umount -l it");
 	if (out->dir < 0)
 		return err_set(e, -errno, ERR_USAGE, "cannot open the mount: %s", strerror(errno));
 	ssize_t n = fgetxattr(out->dir, SESSION_XATTR_PID, text, sizeof(text) - 1);
