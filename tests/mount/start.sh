@@ -51,6 +51,9 @@ start --help || fail "--help"
 said "usage: tools/start"
 if start a b c; then fail "took three places"; fi
 if start --nonsense; then fail "took an unknown option"; fi
+if start "$store" "$store/inside"; then fail "took a mount point inside the store"; fi
+if start "$mnt/inside" "$mnt"; then fail "took a store inside the mount point"; fi
+[ ! -e "$store" ] && [ ! -e "$mnt" ] || fail "made a directory for nothing"
 if start --passfile "$tmp/absent" "$store" "$mnt"; then fail "took an absent passfile"; fi
 
 # Packages are missing and the user may not install any: one line to run, and nothing else happens.
