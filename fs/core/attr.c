@@ -75,7 +75,8 @@ static int setattr_locked(struct core *c, struct node *n, unsigned which, const 
 			a->mtime = core_now(c);
 	}
 	if (!ret && which & (CORE_KILL_SUIDGID | CORE_SET_SIZE | CORE_SET_UID | CORE_SET_GID))
-		ret = data_kill_priv(c, n, which & CORE_KILL_SUIDGID && !S_ISDIR(a->mode));
+		ret = data_kill_priv(c, n,
+				     which & (CORE_KILL_SUIDGID | CORE_SET_UID | CORE_SET_GID) && !S_ISDIR(a->mode));
 	if (!ret && which & CORE_SET_MODE) {
 		ret = chmod_acl(c, n, in->mode);
 		if (!ret)

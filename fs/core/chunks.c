@@ -339,7 +339,7 @@ static uint32_t whole_frames(struct core *c, const struct chunk *k, uint32_t fra
 	return n;
 }
 
-int chunk_read(struct core *c, uint64_t id, uint32_t pos, uint32_t len, uint8_t *dst, struct err *e)
+int chunk_copy(struct core *c, uint64_t id, uint32_t pos, uint32_t len, uint8_t *dst, struct err *e)
 {
 	struct chunk *k;
 	uint32_t end = pos + len;

@@ -84,7 +84,7 @@ enum {
 	CORE_SET_CTIME = 64,
 	CORE_SET_ATIME_NOW = 128,
 	CORE_SET_MTIME_NOW = 256,
-	CORE_KILL_SUIDGID = 512 /* clear suid, and sgid where it means set-id; and security.capability */
+	CORE_KILL_SUIDGID = 512 /* clear suid, and sgid where it means set-id (a change of owner always does) */
 };
 /* Sets what `which` names from *in; *out is the result. */
 int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core_attr *in,

@@ -266,25 +266,33 @@ static int install_extent(struct cut *cut, struct node *n, const struct index_ex
 		if (ret)
 			return ret;
 		if (cn)
-			cn->stored += x->len * k->p->stored_len / k->p->plain_len;
+			cn->stored += 1 + x->len * k->p->stored_len / k->p->plain_len;
 		chunk_put(c, k);
 	}
 	SCOPED_LOCK(&n->lock);
 	return n->gone ? 0 : index_extent_set(c->index, n->ino, x);
 }
 
+/* The estimate of what a file takes in STORE: what is left of the old one is the share of the old bytes that were not
+ * replaced. It never falls to 0 while there may be data: tar -S and cp would take the file for a hole. */
+static uint64_t blocks_after(const struct cut_node *cn, const struct node *n)
+{
+	uint64_t kept = 0;
+
+	if (n->cut_blocks && n->cut_size > cn->covered)
+		kept = 1 + (uint64_t)((double)(n->cut_blocks - 1) * (1.0 - (double)cn->covered / (double)n->cut_size));
+	return kept + (cn->stored + 511) / 512;
+}
+
 static void install_size(struct cut *cut, struct cut_node *cn)
 {
 	struct core *c = cut->core;
 	struct node *n = cn->n;
-	double kept;
 
 	SCOPED_LOCK(&n->lock);
 	if (n->gone)
 		return;
-	/* What is left of the old estimate is the share of the old bytes that were not replaced. */
-	kept = n->cut_size ? 1.0 - (double)cn->covered / (double)n->cut_size : 0.0;
-	n->cut_blocks = (uint64_t)((double)n->cut_blocks * (kept > 0 ? kept : 0)) + (cn->stored + 511) / 512;
+	n->cut_blocks = blocks_after(cn, n);
 	if (S_ISREG(n->attr.mode))
 		n->attr.blocks = n->cut_blocks;
 	n->pending_bytes -= n->pending_bytes < cn->pending ? n->pending_bytes : cn->pending;
@@ -583,13 +591,14 @@ static bool cut_early(struct core *c)
 static bool committer_sleep(struct core *c, bool patient)
 {
 	uint64_t begin = core_monotonic(c), interval = (uint64_t)c->opt.commit_interval_ms * 1000000u;
+	long step = interval < 100000000u ? (long)interval : 100000000;
 
 	(void)pthread_mutex_lock(&c->kick_lock);
 	while (!c->stopping && !c->kicked && core_monotonic(c) - begin < interval) {
 		struct timespec until;
 
 		(void)clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += 100000000;
+		until.tv_nsec += step;
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
 		(void)pthread_cond_timedwait(&c->kick_cond, &c->kick_lock, &until);

@@ -97,7 +97,10 @@ int data_truncate(struct core *c, struct node *n, uint64_t size)
 		if (n->full_from > size)
 			n->full_from = size;
 		n->pending_bytes = n->pending_bytes < size ? n->pending_bytes : size;
-		n->attr.blocks = size ? (uint64_t)((double)n->attr.blocks * ((double)size / (double)n->attr.size)) : 0;
+		if (n->attr.blocks)
+			n->attr.blocks =
+			    size ? 1 + (uint64_t)((double)(n->attr.blocks - 1) * ((double)size / (double)n->attr.size))
+				 : 0;
 	}
 	n->attr.size = size;
 	node_touch(c, n);
@@ -391,7 +394,7 @@ static int read_runs(struct core *c, const struct read_run *run, size_t runs, st
 	struct err e = {0};
 
 	for (size_t i = 0; i < runs; i++) {
-		int ret = chunk_read(c, run[i].chunk, run[i].pos, run[i].len, run[i].dst, &e);
+		int ret = chunk_copy(c, run[i].chunk, run[i].pos, run[i].len, run[i].dst, &e);
 
 		if (ret == -ENOENT)
 			return -EAGAIN; /* replaced and deleted since the map was read */
@@ -511,7 +514,7 @@ int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **o
 			n->attr.ctime = n->attr.mtime;
 		}
 		if (!ret && flags & O_TRUNC)
-			ret = data_kill_priv(c, n, true);
+			ret = data_kill_priv(c, n, false);
 		if (!ret && f->writer)
 			n->writers++;
 	}

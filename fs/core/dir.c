@@ -267,8 +267,9 @@ int core_readlink(struct core *c, uint64_t ino, char *buf, size_t size)
 int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struct core_attr *out)
 {
 	struct node *dir, *n;
+	struct index_dirent d;
 	size_t len;
-	uint32_t mode;
+	uint32_t mode = 0;
 	int ret = name_check(name, &len);
 
 	if (ret)
@@ -282,15 +283,19 @@ int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, s
 		node_put(c, dir);
 		return ret;
 	}
-	{
+	ret = index_dirent_get(c->index, parent, name, len, &d);
+	if (ret == -ENOENT) {
 		SCOPED_LOCK(&n->lock);
 		mode = n->attr.mode;
+		ret = 0;
 		if (S_ISDIR(mode))
 			ret = -EPERM;
 		else if (!n->attr.nlink)
 			ret = -ENOENT;
 		else if (n->attr.nlink >= LINK_MAX_)
 			ret = -EMLINK;
+	} else if (!ret) {
+		ret = -EEXIST;
 	}
 	if (!ret)
 		ret = dirent_add(c, parent, name, len, ino, mode);
@@ -424,6 +429,8 @@ static int rename_check(struct core *c, const struct rename *r, unsigned flags)
 		return -ENOENT;
 	if (r->to && flags & RENAME_NOREPLACE)
 		return -EEXIST;
+	if (r->from == r->to)
+		return 0;
 	if (r->from_is_dir)
 		ret = is_below(c, r->to_dir->ino, r->from->ino, &below);
 	if (!ret && below)
@@ -434,6 +441,8 @@ static int rename_check(struct core *c, const struct rename *r, unsigned flags)
 		return ret;
 	if (flags & RENAME_EXCHANGE)
 		return below ? -EINVAL : 0;
+	if (below)
+		return -ENOTEMPTY;
 	if (!r->to)
 		return 0;
 	if (r->from_is_dir && !r->to_is_dir)

@@ -45,7 +45,8 @@ static int format_look(void *arg, const char *name)
 {
 	struct format_scan *s = arg;
 
-	s->superblock |= !strcmp(name, "superblock");
+	/* The copy is written first: with either, the rest is there. */
+	s->superblock |= !strcmp(name, "superblock") || !strcmp(name, "superblock.bak");
 	s->foreign |= !ours(name);
 	return 0;
 }
@@ -114,8 +115,11 @@ int core_format(struct io *io, const struct core_format *f, const void *pass, si
 {
 	struct format_scan scan = {0};
 	struct superblock_kdf kdf = {f->kdf_ops, f->kdf_mem};
-	int ret = io_list(io, "", format_look, &scan);
+	int ret = keys_init(e);
 
+	if (ret)
+		return ret;
+	ret = io_list(io, "", format_look, &scan);
 	if (ret)
 		return err_set(e, ret, ERR_IO, "STORE cannot be listed: %s", strerror(-ret));
 	if (scan.superblock)

@@ -129,7 +129,11 @@ static int ids_begin(struct core *c, struct err *e)
 	ret = ids_reserve(c);
 	if (!ret)
 		ret = index_commit(c->index, e);
-	return ret ? ret : index_sync(c->index, e);
+	if (!ret)
+		ret = index_sync(c->index, e);
+	if (!ret)
+		reclaim_segments(c); /* what recovery deleted orphans from */
+	return ret;
 }
 
 int core_open(const struct core_options *o, struct core **out, struct err *e)
@@ -141,7 +145,9 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for a volume");
 	locks_init(c);
 	options_default(c, o);
-	ret = superblock_open(c->io, &c->sb, e);
+	ret = keys_init(e);
+	if (!ret)
+		ret = superblock_open(c->io, &c->sb, e);
 	if (!ret)
 		ret = superblock_unlock(c->sb, o->pass, o->pass_len, &c->keyring, e);
 	if (!ret)

@@ -211,7 +211,7 @@ void chunk_drop_stale(struct core *c, uint64_t cut);
 /* Does a fresh chunk live in this segment? */
 bool chunk_fresh_in(struct core *c, uint64_t segment);
 /* Copies len bytes at pos of the chunk's plaintext to dst. */
-int chunk_read(struct core *c, uint64_t id, uint32_t pos, uint32_t len, uint8_t *dst, struct err *e) MUST_CHECK;
+int chunk_copy(struct core *c, uint64_t id, uint32_t pos, uint32_t len, uint8_t *dst, struct err *e) MUST_CHECK;
 /* Reads, opens and decompresses frames [frame, frame + count) to consecutive places of out, past the cache. */
 int frame_read(struct core *c, struct chunk *k, uint32_t frame, uint32_t count, void *out, struct err *e) MUST_CHECK;
 /* Decodes the frames that hold [pos, pos + len) into the cache, without waiting for those under way. */
