@@ -33,17 +33,6 @@ said() {
 	grep -qF -- "$1" "$tmp/out" || fail "did not say: $1"
 }
 
-# The pid of the daemon that serves the store given.
-daemon() {
-	local p
-	for p in /proc/[0-9]*; do
-		if tr '\0' '\n' <"$p/cmdline" 2>/dev/null | grep -qxF -- "$1" &&
-			[ "$(readlink "$p/exe")" = "$root/build/release/tools/apfs-mount" ]; then
-			echo "${p#/proc/}"
-		fi
-	done
-}
-
 printf 'a passphrase\n' >"$tmp/pass"
 printf 'another\n' >"$tmp/wrong"
 
@@ -91,8 +80,7 @@ start "$store" "$mnt" --passfile "$tmp/pass" || fail "start with options last"
 
 # A daemon that was killed leaves a dead mount, which is replaced.
 sync -- "$mnt/file"
-pid=$(daemon "$store")
-[ -n "$pid" ] || fail "no daemon found"
+pid=$(getfattr -n user.apfs.pid --only-values --absolute-names -- "$mnt")
 kill -KILL "$pid"
 while [ -e "/proc/$pid" ]; do sleep 0.05; done
 start --passfile "$tmp/pass" "$store" "$mnt" || fail "start over a dead mount"
