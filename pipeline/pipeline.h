@@ -109,13 +109,13 @@ enum pipeline_segment_kind { PIPELINE_SEGMENT_FILE = 0, PIPELINE_SEGMENT_INLINE 
 /* What the index must remember of a segment. An inline segment has no file: its header lives in the index. */
 struct pipeline_segment {
 	uint64_t id;
+	uint64_t size; /* bytes appended so far, header included; 0 when inline */
 	enum pipeline_segment_kind kind;
-	uint8_t name[PIPELINE_SEGMENT_NAME];
 	uint32_t epoch;
+	uint8_t name[PIPELINE_SEGMENT_NAME];
+	bool open; /* being appended to by this mount */
 	uint16_t header_len;
 	uint8_t header[PIPELINE_HEADER_MAX];
-	uint64_t size; /* bytes appended so far, header included; 0 when inline */
-	bool open;     /* being appended to by this mount */
 };
 
 /* Makes a segment of an earlier mount known, so that its chunks can be read. Its file is opened on first use. With a

@@ -327,12 +327,12 @@ int segment_store_delete(struct segment_store *s, uint64_t id, struct err *e)
 		ret = err_set(e, -EBUSY, ERR_USAGE, "segment %llu is being written", (unsigned long long)id);
 	else if (s->read_only)
 		ret = err_set(e, -EROFS, ERR_USAGE, "the store is read-only");
-	if (!ret) {
+	if (seg && !ret) {
 		seg->refs++;
 		idle_remove_locked(s, seg);
 	}
 	(void)pthread_mutex_unlock(&s->lock);
-	if (ret)
+	if (!seg || ret)
 		return ret;
 
 	if (seg->kind == PIPELINE_SEGMENT_FILE) {

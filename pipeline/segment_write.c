@@ -94,7 +94,8 @@ static int segment_make(struct segment_store *s, enum pipeline_segment_kind kind
 	if (ret) {
 		if (seg)
 			segment_free(seg);
-		return err_set(e, ret, ERR_MEMORY, "cannot make a segment: %s", err_text(NULL, ret));
+		(void)err_set(e, ret, ERR_MEMORY, "cannot make a segment: %s", err_text(NULL, ret));
+		return ret;
 	}
 	memcpy(seg->name, h.name, sizeof(seg->name));
 	seg->suite = h.suite;
@@ -214,7 +215,7 @@ static int current_file_locked(struct segment_store *s, struct err *e)
 
 static int current_inline_locked(struct segment_store *s, struct err *e)
 {
-	struct segment *seg;
+	struct segment *seg = NULL;
 
 	if (s->current_inline)
 		return 0;

@@ -3,9 +3,11 @@
 #include "base/lock.h"
 #include "pipeline/keyring.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct keyring *rig_keyring(uint8_t fill)
@@ -190,4 +192,69 @@ void rig_segment_file(struct rig *r, uint64_t id, char *buf, size_t len)
 	assert_int_equal(pipeline_segment_get(r->p, id, &s), 0);
 	pipeline_segment_path(s.name, path, sizeof(path));
 	(void)snprintf(buf, len, "%s/%s", r->dir, path);
+}
+
+uint8_t rig_small[4][3000];
+
+struct pipeline_chunk *rig_seal_small(struct rig *r, unsigned i, struct pipeline_item item[3])
+{
+	struct pipeline_chunk *chunk;
+
+	rig_fill(RIG_TEXT, i, rig_small[i], sizeof(rig_small[i]));
+	item[0] = (struct pipeline_item){100 + i, 0, 1000, rig_small[i]};
+	item[1] = (struct pipeline_item){100 + i, 5000, 500, rig_small[i] + 1000};
+	item[2] = (struct pipeline_item){200 + i, 0, 1500, rig_small[i] + 1500};
+	assert_int_equal(rig_seal(r, item, 3, "lz4", 4096, false, &chunk), 0);
+	return chunk;
+}
+
+uint8_t *rig_file_read(const char *path, size_t *len)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY);
+
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	*len = (size_t)st.st_size;
+	uint8_t *buf = malloc(*len + 1);
+	assert_int_equal(read(fd, buf, *len), *len);
+	(void)close(fd);
+	return buf;
+}
+
+void rig_file_write(const char *path, const void *buf, size_t len, size_t off)
+{
+	int fd = open(path, O_WRONLY);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, buf, len, (off_t)off), len);
+	(void)close(fd);
+}
+
+int rig_read_or_fail(struct rig *r, const struct pipeline_chunk *chunk, const uint8_t *want)
+{
+	struct err e = {0};
+	uint8_t *got;
+	int ret = rig_read(r, chunk, &got, &e);
+
+	if (!ret) {
+		assert_memory_equal(got, want, chunk->plain_len);
+	} else {
+		assert_int_equal(e.code, ret);
+		assert_true(strlen(e.text) > 0);
+		for (uint32_t i = 0; i < chunk->plain_len; i++)
+			assert_true(got[i] == 0 || got[i] == 0x5a);
+	}
+	free(got);
+	return ret;
+}
+
+int rig_note(void *arg, const struct pipeline_record *rec)
+{
+	struct rig_found *f = arg;
+
+	assert_true(f->n < 4 && rec->nranges <= 4);
+	f->rec[f->n] = *rec;
+	memcpy(f->range[f->n], rec->range, rec->nranges * sizeof(rec->range[0]));
+	return ++f->n == 2 ? f->ret : 0;
 }

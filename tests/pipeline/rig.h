@@ -58,4 +58,25 @@ void rig_check(struct rig *r, const struct pipeline_chunk *chunk, const struct p
 /* The path in the directory of a segment's file. */
 void rig_segment_file(struct rig *r, uint64_t id, char *buf, size_t len);
 
+uint8_t *rig_file_read(const char *path, size_t *len);
+void rig_file_write(const char *path, const void *buf, size_t len, size_t off);
+
+/* The plaintexts of rig_seal_small. */
+extern uint8_t rig_small[4][3000];
+/* Seals three ranges of rig_small[i], about a kilobyte stored, sequence twice the next chunk id. */
+struct pipeline_chunk *rig_seal_small(struct rig *r, unsigned i, struct pipeline_item item[3]);
+/* Reads a chunk that holds `want`: fails the test if it yields anything else but that or a clear error without any
+ * plaintext. 0 or that error. */
+int rig_read_or_fail(struct rig *r, const struct pipeline_chunk *chunk, const uint8_t *want);
+
+/* What a scan finds. */
+struct rig_found {
+	unsigned n;
+	struct pipeline_record rec[4];
+	struct pipeline_range range[4][4];
+	int ret; /* of the callback, for the second record */
+};
+/* For pipeline_segment_scan; arg is a struct rig_found. */
+int rig_note(void *arg, const struct pipeline_record *rec);
+
 #endif

@@ -1,355 +1,15 @@
-/* Segments: damage, swaps, failing storage, deleting, opening and closing. */
+/* Segments: scanning, failing storage, syncing, deleting, opening and closing. */
 #include "base/lock.h"
 #include "pipeline/segment.h"
 #include "tests/pipeline/rig.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static uint8_t data[4][3000];
-
-/* Seals items of three ranges, about a kilobyte stored. */
-static struct pipeline_chunk *seal_small(struct rig *r, unsigned i, struct pipeline_item item[3])
-{
-	struct pipeline_chunk *chunk;
-
-	rig_fill(RIG_TEXT, i, data[i], sizeof(data[i]));
-	item[0] = (struct pipeline_item){100 + i, 0, 1000, data[i]};
-	item[1] = (struct pipeline_item){100 + i, 5000, 500, data[i] + 1000};
-	item[2] = (struct pipeline_item){200 + i, 0, 1500, data[i] + 1500};
-	assert_int_equal(rig_seal(r, item, 3, "lz4", 4096, false, &chunk), 0);
-	return chunk;
-}
-
-static uint8_t *file_read(const char *path, size_t *len)
-{
-	struct stat st;
-	int fd = open(path, O_RDONLY);
-
-	assert_true(fd >= 0);
-	assert_int_equal(fstat(fd, &st), 0);
-	*len = (size_t)st.st_size;
-	uint8_t *buf = malloc(*len + 1);
-	assert_int_equal(read(fd, buf, *len), *len);
-	(void)close(fd);
-	return buf;
-}
-
-static void file_write(const char *path, const void *buf, size_t len, size_t off)
-{
-	int fd = open(path, O_WRONLY);
-
-	assert_true(fd >= 0);
-	assert_int_equal(pwrite(fd, buf, len, (off_t)off), len);
-	(void)close(fd);
-}
-
-/* 0 with the same data, or a clear error and nothing of the plaintext. */
-static int read_same_or_fail(struct rig *r, const struct pipeline_chunk *chunk, const uint8_t *want)
-{
-	struct err e = {0};
-	uint8_t *got;
-	int ret = rig_read(r, chunk, &got, &e);
-
-	if (!ret) {
-		assert_memory_equal(got, want, chunk->plain_len);
-	} else {
-		assert_int_equal(e.code, ret);
-		assert_true(strlen(e.text) > 0);
-		for (uint32_t i = 0; i < chunk->plain_len; i++)
-			assert_true(got[i] == 0 || got[i] == 0x5a);
-	}
-	free(got);
-	return ret;
-}
-
-struct found {
-	unsigned n;
-	struct pipeline_record rec[4];
-	struct pipeline_range range[4][4];
-	int ret; /* of the callback, for the second record */
-};
-
-static int note(void *arg, const struct pipeline_record *rec)
-{
-	struct found *f = arg;
-
-	assert_true(f->n < 4 && rec->nranges <= 4);
-	f->rec[f->n] = *rec;
-	memcpy(f->range[f->n], rec->range, rec->nranges * sizeof(rec->range[0]));
-	return ++f->n == 2 ? f->ret : 0;
-}
-
-/* --- damage ------------------------------------------------------------------------------------------------------- */
-
-static void flip_every_bit(enum cipher_suite suite)
-{
-	struct pipeline_item item[3];
-	struct pipeline_chunk *chunk[2];
-	struct rig r;
-	char path[128];
-	size_t len;
-
-	rig_init(&r, suite);
-	for (unsigned i = 0; i < 2; i++)
-		chunk[i] = seal_small(&r, i, item);
-	rig_segment_file(&r, chunk[0]->segment, path, sizeof(path));
-	uint8_t *bytes = file_read(path, &len);
-	assert_int_equal(len, chunk[1]->offset + chunk[1]->stored_len);
-
-	for (size_t bit = 8 * chunk[0]->offset; bit < 8 * len; bit++) {
-		size_t at = bit / 8;
-		uint8_t flipped = (uint8_t)(bytes[at] ^ 1u << bit % 8);
-		unsigned hit = at >= chunk[1]->offset;
-		struct found f = {0};
-		uint64_t end;
-
-		file_write(path, &flipped, 1, at);
-		bool in_frames = at >= chunk[hit]->offset + chunk[hit]->data_start;
-		assert_int_equal(read_same_or_fail(&r, chunk[hit], data[hit]), in_frames ? -EBADMSG : 0);
-		assert_int_equal(read_same_or_fail(&r, chunk[!hit], data[!hit]), 0);
-		if (bit % 8 == at % 8) { /* every byte, and every bit of some */
-			int ret = pipeline_segment_scan(r.p, chunk[0]->segment, note, &f, &end, NULL);
-			assert_int_equal(ret, 0);
-			assert_int_equal(f.n, hit);
-			assert_int_equal(end, chunk[hit]->offset);
-		}
-		file_write(path, &bytes[at], 1, at);
-	}
-	/* The segment's header counts when the next mount opens it. */
-	for (size_t at = 0; at < chunk[0]->offset; at++) {
-		uint8_t key[CIPHER_KEY];
-		struct segment_header h;
-		struct err e = {0};
-		bytes[at] ^= (uint8_t)(1u << at % 8);
-		int ret = segment_header_open(r.keyring, r.options.uuid, bytes, SEGMENT_HEADER_LEN, "a", &h, key, &e);
-		assert_int_equal(ret, at == 8 || at == 9 ? -EPROTONOSUPPORT : -EBADMSG);
-		assert_int_equal(e.code, ret);
-		bytes[at] ^= (uint8_t)(1u << at % 8);
-		assert_int_equal(segment_header_open(r.keyring, r.options.uuid, bytes, at, "a", &h, key, NULL),
-				 -EBADMSG);
-	}
-	bytes[70] ^= 1;
-	file_write(path, bytes, len, 0);
-	rig_remount(&r);
-	assert_int_equal(read_same_or_fail(&r, chunk[0], data[0]), -EBADMSG);
-	free(bytes);
-	free(chunk[0]);
-	free(chunk[1]);
-	rig_release(&r);
-}
-
-static void test_flipped_bits(void **state)
-{
-	(void)state;
-	flip_every_bit(CIPHER_AES_256_GCM);
-	flip_every_bit(CIPHER_XCHACHA20_POLY1305);
-}
-
-static void test_flipped_inline(void **state)
-{
-	struct pipeline_item item;
-	struct pipeline_chunk *chunk;
-	struct rig r;
-
-	(void)state;
-	rig_init(&r, CIPHER_AES_256_GCM);
-	rig_fill(RIG_TEXT, 1, data[0], sizeof(data[0]));
-	item = (struct pipeline_item){1, 0, 900, data[0]};
-	assert_int_equal(rig_seal(&r, &item, 1, "zstd", 4096, true, &chunk), 0);
-	for (size_t bit = 0; bit < 8 * (size_t)chunk->stored_len; bit++) {
-		((uint8_t *)chunk->inline_data)[bit / 8] ^= (uint8_t)(1u << bit % 8);
-		assert_int_equal(read_same_or_fail(&r, chunk, data[0]), bit / 8 < chunk->data_start ? 0 : -EBADMSG);
-		((uint8_t *)chunk->inline_data)[bit / 8] ^= (uint8_t)(1u << bit % 8);
-	}
-	free(chunk);
-	rig_release(&r);
-}
-
-/* Whatever else the index might say of a chunk: never other data. */
-static void test_wrong_index(void **state)
-{
-	struct pipeline_item item[3];
-	struct pipeline_chunk *a, *b, *c;
-	struct rig r;
-	size_t len;
-	char path[128];
-
-	(void)state;
-	rig_init(&r, CIPHER_AES_256_GCM);
-	a = seal_small(&r, 0, item);
-	b = seal_small(&r, 1, item);
-	size_t size = sizeof(*a) + a->nframes * sizeof(a->frame[0]);
-	c = malloc(size);
-#define TRY(change, want)                                                                                              \
-	do {                                                                                                           \
-		memcpy(c, a, size);                                                                                    \
-		change;                                                                                                \
-		assert_int_equal(read_same_or_fail(&r, c, data[0]), want);                                             \
-	} while (0)
-	TRY((void)0, 0);
-	TRY(c->id++, -EBADMSG);
-	TRY(c->offset = b->offset, -EBADMSG);
-	TRY(c->offset++, -EBADMSG);
-	TRY(c->offset += 100000, -EBADMSG);
-	TRY(c->offset = UINT64_MAX - 5, -EBADMSG);
-	TRY(c->offset = INT64_MAX, -EBADMSG);
-	TRY(c->data_start--, -EBADMSG);
-	TRY(c->data_start = UINT32_MAX, -EBADMSG);
-	TRY(c->stored_len--, -EBADMSG);
-	TRY(c->stored_len = UINT32_MAX; c->data_start = UINT32_MAX - 500, -EBADMSG);
-	TRY(c->frame[0].codec = CODEC_ZSTD, -EBADMSG);
-	TRY(c->frame[0].codec = CODEC_STORED, -EBADMSG);
-	TRY(c->frame[0].codec = 9, -EBADMSG);
-	TRY(c->frame[0].plain_len = 2999, -EBADMSG);
-	TRY(c->frame[0].plain_len = 70000, -EBADMSG);
-	TRY(c->frame[0].plain_len = 0, -EBADMSG);
-	TRY(c->frame[0].stored_len--, -EBADMSG);
-	TRY(c->frame[0].stored_len = 28, -EBADMSG);
-	TRY(c->frame[0].stored_len = 0, -EBADMSG);
-	TRY(c->frame[0].stored_len = UINT32_MAX, -EBADMSG);
-	TRY(c->inline_data = c, -EBADMSG);
-	TRY(c->segment = 99, -ENOENT);
-	/* The last-frame flag: a chunk of one frame more. */
-	c = realloc(c, size + sizeof(c->frame[0]));
-	memcpy(c, a, size);
-	c->nframes++;
-	c->frame[1] = c->frame[0];
-	uint8_t out[4096];
-	assert_int_equal(pipeline_read_frame(r.p, c, NULL, 0, out, NULL), -EBADMSG);
-	assert_int_equal(pipeline_read_frames(r.p, a, NULL, 1, 1, out, NULL), -EINVAL);
-	assert_int_equal(pipeline_read_frames(r.p, a, NULL, 1, UINT32_MAX, out, NULL), -EINVAL);
-	assert_int_equal(pipeline_read_frames(r.p, a, NULL, UINT32_MAX, 2, out, NULL), -EINVAL);
-	c->nframes = UINT32_MAX;
-	assert_int_equal(pipeline_read_frame(r.p, c, NULL, 0, out, NULL), -EBADMSG);
-
-	/* A file cut short. */
-	rig_segment_file(&r, a->segment, path, sizeof(path));
-	free(file_read(path, &len));
-	assert_int_equal(truncate(path, (off_t)len - 1), 0);
-	assert_int_equal(read_same_or_fail(&r, b, data[1]), -EBADMSG);
-	assert_int_equal(read_same_or_fail(&r, a, data[0]), 0);
-	free(a);
-	free(b);
-	free(c);
-	rig_release(&r);
-}
-
-/* Two frames of one chunk, then two records of one length, change places in the file. */
-static void test_swapped(void **state)
-{
-	struct pipeline_item item[2];
-	struct pipeline_chunk *chunk[2];
-	uint8_t plain[2][8192], *bytes, *swapped;
-	struct found f = {0};
-	uint64_t end;
-	struct rig r;
-	char path[128];
-	size_t len;
-
-	(void)state;
-	rig_init(&r, CIPHER_CHACHA20_POLY1305);
-	for (unsigned i = 0; i < 2; i++) {
-		rig_fill(RIG_RANDOM, i, plain[i], sizeof(plain[i]));
-		item[0] = (struct pipeline_item){1, 0, 4096, plain[i]};
-		item[1] = (struct pipeline_item){1, 4096, 4096, plain[i] + 4096};
-		assert_int_equal(rig_seal(&r, item, 2, "off", 4096, false, &chunk[i]), 0);
-		assert_int_equal(chunk[i]->nframes, 2);
-	}
-	assert_int_equal(chunk[0]->stored_len, chunk[1]->stored_len);
-	rig_segment_file(&r, chunk[0]->segment, path, sizeof(path));
-	bytes = file_read(path, &len);
-	swapped = malloc(len);
-
-	memcpy(swapped, bytes, len);
-	size_t frame = chunk[0]->offset + chunk[0]->data_start, frame_len = chunk[0]->frame[0].stored_len;
-	memcpy(swapped + frame, bytes + frame + frame_len, frame_len);
-	memcpy(swapped + frame + frame_len, bytes + frame, frame_len);
-	file_write(path, swapped, len, 0);
-	assert_int_equal(read_same_or_fail(&r, chunk[0], plain[0]), -EBADMSG);
-	assert_int_equal(read_same_or_fail(&r, chunk[1], plain[1]), 0);
-
-	memcpy(swapped, bytes, len);
-	memcpy(swapped + chunk[0]->offset, bytes + chunk[1]->offset, chunk[1]->stored_len);
-	memcpy(swapped + chunk[1]->offset, bytes + chunk[0]->offset, chunk[0]->stored_len);
-	file_write(path, swapped, len, 0);
-	assert_int_equal(read_same_or_fail(&r, chunk[0], plain[0]), -EBADMSG);
-	assert_int_equal(read_same_or_fail(&r, chunk[1], plain[1]), -EBADMSG);
-	/* A scan takes each record for what it says itself, wherever it lies. */
-	assert_int_equal(pipeline_segment_scan(r.p, chunk[0]->segment, note, &f, &end, NULL), 0);
-	assert_int_equal(f.n, 2);
-	assert_int_equal(f.rec[0].chunk_id, chunk[1]->id);
-	assert_int_equal(end, len);
-	free(bytes);
-	free(swapped);
-	free(chunk[0]);
-	free(chunk[1]);
-	rig_release(&r);
-}
-
-/* The header must be this store's, this key's, this name's. */
-static void test_foreign(void **state)
-{
-	struct pipeline_item item[3];
-	struct pipeline_chunk *chunk;
-	struct pipeline_segment seg;
-	struct rig r;
-
-	(void)state;
-	rig_init(&r, CIPHER_AES_256_GCM);
-	chunk = seal_small(&r, 0, item);
-	assert_int_equal(pipeline_segment_get(r.p, chunk->segment, &seg), 0);
-	assert_int_equal(seg.epoch, 1);
-
-	r.options.uuid[3] ^= 1;
-	rig_remount(&r);
-	assert_int_equal(read_same_or_fail(&r, chunk, data[0]), -EBADMSG);
-	r.options.uuid[3] ^= 1;
-
-	struct keyring *other = rig_keyring(0x43);
-	r.options.keyring = other;
-	pipeline_free(r.p);
-	assert_int_equal(pipeline_new(&r.options, &r.p, NULL), 0);
-	assert_int_equal(pipeline_segment_add(r.p, &seg), 0);
-	assert_int_equal(pipeline_segment_add(r.p, &seg), -EEXIST);
-	assert_int_equal(read_same_or_fail(&r, chunk, data[0]), -EBADMSG);
-	r.options.keyring = r.keyring;
-
-	pipeline_free(r.p);
-	keyring_free(other);
-	assert_int_equal(pipeline_new(&r.options, &r.p, NULL), 0);
-	seg.header[50] ^= 1;
-	assert_int_equal(pipeline_segment_add(r.p, &seg), 0);
-	assert_int_equal(read_same_or_fail(&r, chunk, data[0]), -EBADMSG);
-	/* Found by recovery: nothing is known but the name. */
-	seg.id = chunk->segment = 50;
-	seg.header_len = 0;
-	assert_int_equal(pipeline_segment_add(r.p, &seg), 0);
-	assert_int_equal(read_same_or_fail(&r, chunk, data[0]), 0);
-	assert_int_equal(pipeline_segment_get(r.p, 50, &seg), 0);
-	assert_int_equal(seg.header_len, SEGMENT_HEADER_LEN);
-	/* What is made next has an id of its own. */
-	free(chunk);
-	chunk = seal_small(&r, 1, item);
-	assert_int_equal(chunk->segment, 51);
-	free(chunk);
-
-	seg.id = 60;
-	seg.header_len = PIPELINE_HEADER_MAX + 1;
-	assert_int_equal(pipeline_segment_add(r.p, &seg), -EINVAL);
-	seg.header_len = 0;
-	seg.kind = PIPELINE_SEGMENT_INLINE;
-	assert_int_equal(pipeline_segment_add(r.p, &seg), -EINVAL);
-	seg.kind = 7;
-	assert_int_equal(pipeline_segment_add(r.p, &seg), -EINVAL);
-	rig_release(&r);
-}
 
 /* --- scanning ----------------------------------------------------------------------------------------------------- */
 
@@ -357,7 +17,7 @@ static void test_scan(void **state)
 {
 	struct pipeline_item item[3];
 	struct pipeline_chunk *chunk[3];
-	struct found f = {0};
+	struct rig_found f = {0};
 	uint64_t end;
 	struct rig r;
 	char path[128];
@@ -365,9 +25,9 @@ static void test_scan(void **state)
 	(void)state;
 	rig_init(&r, CIPHER_AES_256_GCM);
 	for (unsigned i = 0; i < 3; i++)
-		chunk[i] = seal_small(&r, i, item);
+		chunk[i] = rig_seal_small(&r, i, item);
 	uint64_t id = chunk[0]->segment;
-	assert_int_equal(pipeline_segment_scan(r.p, id, note, &f, &end, NULL), 0);
+	assert_int_equal(pipeline_segment_scan(r.p, id, rig_note, &f, &end, NULL), 0);
 	assert_int_equal(f.n, 3);
 	assert_int_equal(end, chunk[2]->offset + chunk[2]->stored_len);
 	for (unsigned i = 0; i < 3; i++) {
@@ -383,38 +43,38 @@ static void test_scan(void **state)
 		assert_int_equal(f.range[i][1].off, 5000);
 		assert_int_equal(f.range[i][1].len, 500);
 	}
-	f = (struct found){.ret = 17};
-	assert_int_equal(pipeline_segment_scan(r.p, id, note, &f, &end, NULL), 17);
+	f = (struct rig_found){.ret = 17};
+	assert_int_equal(pipeline_segment_scan(r.p, id, rig_note, &f, &end, NULL), 17);
 	assert_int_equal(f.n, 2);
-	f = (struct found){.ret = -EINTR};
-	assert_int_equal(pipeline_segment_scan(r.p, id, note, &f, &end, NULL), -EINTR);
-	assert_int_equal(pipeline_segment_scan(r.p, 99, note, &f, &end, NULL), -ENOENT);
+	f = (struct rig_found){.ret = -EINTR};
+	assert_int_equal(pipeline_segment_scan(r.p, id, rig_note, &f, &end, NULL), -EINTR);
+	assert_int_equal(pipeline_segment_scan(r.p, 99, rig_note, &f, &end, NULL), -ENOENT);
 
 	/* Torn anywhere within the last record. */
 	rig_segment_file(&r, id, path, sizeof(path));
 	for (uint64_t len = chunk[2]->offset + chunk[2]->stored_len - 1; len >= chunk[2]->offset; len -= 7) {
 		assert_int_equal(truncate(path, (off_t)len), 0);
-		f = (struct found){0};
-		assert_int_equal(pipeline_segment_scan(r.p, id, note, &f, &end, NULL), 0);
+		f = (struct rig_found){0};
+		assert_int_equal(pipeline_segment_scan(r.p, id, rig_note, &f, &end, NULL), 0);
 		assert_int_equal(f.n, 2);
 		assert_int_equal(end, chunk[2]->offset);
 	}
 	/* Zeroes or noise where it should go on. */
 	assert_int_equal(truncate(path, (off_t)chunk[2]->offset), 0);
 	assert_int_equal(truncate(path, (off_t)chunk[2]->offset + 100000), 0);
-	f = (struct found){0};
-	assert_int_equal(pipeline_segment_scan(r.p, id, note, &f, &end, NULL), 0);
+	f = (struct rig_found){0};
+	assert_int_equal(pipeline_segment_scan(r.p, id, rig_note, &f, &end, NULL), 0);
 	assert_int_equal(f.n, 2);
 	uint8_t noise[3000];
 	rig_fill(RIG_RANDOM, 5, noise, sizeof(noise));
-	file_write(path, noise, sizeof(noise), chunk[2]->offset);
-	f = (struct found){0};
-	assert_int_equal(pipeline_segment_scan(r.p, id, note, &f, &end, NULL), 0);
+	rig_file_write(path, noise, sizeof(noise), chunk[2]->offset);
+	f = (struct rig_found){0};
+	assert_int_equal(pipeline_segment_scan(r.p, id, rig_note, &f, &end, NULL), 0);
 	assert_int_equal(f.n, 2);
 
 	faulty_arm(&r.faulty, FAULTY_PREAD, 3, -EIO, true);
 	struct err e = {0};
-	assert_int_equal(pipeline_segment_scan(r.p, id, note, &f, &end, &e), -EIO);
+	assert_int_equal(pipeline_segment_scan(r.p, id, rig_note, &f, &end, &e), -EIO);
 	assert_int_equal(e.code, -EIO);
 	for (unsigned i = 0; i < 3; i++)
 		free(chunk[i]);
@@ -434,7 +94,7 @@ static void failing_append(int code)
 	char path[128];
 
 	rig_init(&r, CIPHER_AES_256_GCM);
-	before = seal_small(&r, 0, item);
+	before = rig_seal_small(&r, 0, item);
 	faulty_arm(&r.faulty, FAULTY_PWRITE, 0, code, true);
 	assert_int_equal(rig_seal(&r, item, 3, "lz4", 4096, false, &none), code);
 	assert_int_equal(pipeline_segment_get(r.p, before->segment, &seg), 0);
@@ -443,11 +103,11 @@ static void failing_append(int code)
 	rig_segment_file(&r, before->segment, path, sizeof(path));
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_size, seg.size);
-	after = seal_small(&r, 1, item);
+	after = rig_seal_small(&r, 1, item);
 	assert_int_not_equal(after->segment, before->segment);
 	assert_int_equal(pipeline_sync(r.p, NULL), 0);
-	assert_int_equal(read_same_or_fail(&r, before, data[0]), 0);
-	assert_int_equal(read_same_or_fail(&r, after, data[1]), 0);
+	assert_int_equal(rig_read_or_fail(&r, before, rig_small[0]), 0);
+	assert_int_equal(rig_read_or_fail(&r, after, rig_small[1]), 0);
 	free(before);
 	free(after);
 	rig_release(&r);
@@ -475,7 +135,7 @@ static void test_failing_creation(void **state)
 	(void)state;
 	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
 		for (unsigned after = 0;; after++) {
-			struct pipeline_item item = {1, 0, 1000, data[0]};
+			struct pipeline_item item = {1, 0, 1000, rig_small[0]};
 			struct pipeline_chunk *chunk;
 			struct rig r;
 			rig_init(&r, CIPHER_AES_256_GCM);
@@ -509,7 +169,7 @@ static void test_failed_sync_is_final(void **state)
 
 	(void)state;
 	rig_init(&r, CIPHER_AES_256_GCM);
-	chunk = seal_small(&r, 0, item);
+	chunk = rig_seal_small(&r, 0, item);
 	faulty_arm(&r.faulty, FAULTY_SYNC, 0, -ENOSPC, true);
 	assert_int_equal(pipeline_sync(r.p, &e), -ENOSPC);
 	assert_int_equal(e.code, -ENOSPC);
@@ -521,7 +181,7 @@ static void test_failed_sync_is_final(void **state)
 	assert_int_equal(pipeline_sync(r.p, NULL), -ENOSPC);
 	assert_int_equal(faulty_calls(&r.faulty, FAULTY_SYNC), syncs);
 	assert_int_equal(faulty_calls(&r.faulty, FAULTY_PWRITE), writes);
-	assert_int_equal(read_same_or_fail(&r, chunk, data[0]), 0);
+	assert_int_equal(rig_read_or_fail(&r, chunk, rig_small[0]), 0);
 	free(chunk);
 	rig_release(&r);
 }
@@ -536,15 +196,15 @@ static void test_sync_only_what_is_dirty(void **state)
 	rig_init(&r, CIPHER_AES_256_GCM);
 	assert_int_equal(pipeline_sync(r.p, NULL), 0);
 	assert_int_equal(faulty_calls(&r.faulty, FAULTY_SYNC), 0);
-	free(seal_small(&r, 0, item));
+	free(rig_seal_small(&r, 0, item));
 	assert_int_equal(faulty_calls(&r.faulty, FAULTY_SYNC), 1); /* of the header */
 	assert_int_equal(pipeline_sync(r.p, NULL), 0);
 	assert_int_equal(pipeline_sync(r.p, NULL), 0);
 	assert_int_equal(faulty_calls(&r.faulty, FAULTY_SYNC), 2);
 	pipeline_segment_roll(r.p, 1);
-	free(seal_small(&r, 0, item));
+	free(rig_seal_small(&r, 0, item));
 	pipeline_segment_roll(r.p, 2);
-	free(seal_small(&r, 0, item));
+	free(rig_seal_small(&r, 0, item));
 	assert_int_equal(pipeline_sync(r.p, NULL), 0);
 	assert_int_equal(faulty_calls(&r.faulty, FAULTY_SYNC), 6);
 	pipeline_stats_get(r.p, &st);
@@ -577,7 +237,7 @@ static void test_sync_is_shared(void **state)
 	rig_init(&r, CIPHER_AES_256_GCM);
 	r.faulty.hook = slow_sync_hook;
 	for (unsigned round = 1; round <= 3; round++) {
-		free(seal_small(&r, 0, item));
+		free(rig_seal_small(&r, 0, item));
 		for (unsigned i = 0; i < 8; i++)
 			assert_int_equal(pthread_create(&thread[i], NULL, sync_once, r.p), 0);
 		for (unsigned i = 0; i < 8; i++) {
@@ -597,7 +257,7 @@ static void test_durable_before_reported(void **state)
 
 	(void)state;
 	rig_init(&r, CIPHER_AES_256_GCM);
-	free(seal_small(&r, 0, item));
+	free(rig_seal_small(&r, 0, item));
 	assert_int_equal(faulty_calls(&r.faulty, FAULTY_SYNC), 1);
 	assert_int_equal(faulty_calls(&r.faulty, FAULTY_SYNC_DIR), 3);
 	assert_int_equal(faulty_calls(&r.faulty, FAULTY_PWRITE), 2);
@@ -639,7 +299,7 @@ static void *late_read(void *arg)
 {
 	const struct late_reader *l = arg;
 
-	return (void *)(intptr_t)read_same_or_fail(l->r, l->chunk, data[0]);
+	return (void *)(intptr_t)rig_read_or_fail(l->r, l->chunk, rig_small[0]);
 }
 
 static void test_delete_while_read(void **state)
@@ -656,7 +316,7 @@ static void test_delete_while_read(void **state)
 	rig_init(&r, CIPHER_AES_256_GCM);
 	r.faulty.arg = &g;
 	r.faulty.hook = gate_hook;
-	chunk = seal_small(&r, 0, item);
+	chunk = rig_seal_small(&r, 0, item);
 	assert_int_equal(pipeline_segment_delete(r.p, chunk->segment, NULL), -EBUSY);
 	assert_int_equal(pipeline_segment_delete(r.p, 99, NULL), -ENOENT);
 	pipeline_segment_roll(r.p, chunk->segment);
@@ -671,7 +331,7 @@ static void test_delete_while_read(void **state)
 	(void)pthread_mutex_unlock(&g.lock);
 	assert_int_equal(pipeline_segment_delete(r.p, chunk->segment, NULL), 0);
 	assert_int_equal(access(path, F_OK), -1);
-	assert_int_equal(read_same_or_fail(&r, chunk, data[0]), -ENOENT);
+	assert_int_equal(rig_read_or_fail(&r, chunk, rig_small[0]), -ENOENT);
 	(void)pthread_mutex_lock(&g.lock);
 	g.open = true;
 	(void)pthread_cond_broadcast(&g.cond);
@@ -693,30 +353,30 @@ static void test_delete_fails(void **state)
 
 	(void)state;
 	rig_init(&r, CIPHER_AES_256_GCM);
-	chunk = seal_small(&r, 0, item);
+	chunk = rig_seal_small(&r, 0, item);
 	rig_remount(&r);
 	faulty_arm(&r.faulty, FAULTY_UNLINK, 0, -EIO, true);
 	assert_int_equal(pipeline_segment_delete(r.p, chunk->segment, NULL), -EIO);
-	assert_int_equal(read_same_or_fail(&r, chunk, data[0]), 0);
+	assert_int_equal(rig_read_or_fail(&r, chunk, rig_small[0]), 0);
 	rig_segment_file(&r, chunk->segment, path, sizeof(path));
 	rig_remount(&r);
 	assert_int_equal(pipeline_segment_get(r.p, chunk->segment, &(struct pipeline_segment){0}), -ENOENT);
 	free(chunk);
 
 	/* A file that somebody took away. */
-	chunk = seal_small(&r, 0, item);
+	chunk = rig_seal_small(&r, 0, item);
 	rig_segment_file(&r, chunk->segment, path, sizeof(path));
 	rig_remount(&r);
 	assert_int_equal(unlink(path), 0);
-	assert_int_equal(read_same_or_fail(&r, chunk, data[0]), -ENOENT);
+	assert_int_equal(rig_read_or_fail(&r, chunk, rig_small[0]), -ENOENT);
 	assert_int_equal(pipeline_segment_delete(r.p, chunk->segment, NULL), 0);
 	free(chunk);
 
 	/* A failing read is no damage. */
-	chunk = seal_small(&r, 0, item);
+	chunk = rig_seal_small(&r, 0, item);
 	faulty_arm(&r.faulty, FAULTY_PREAD, 0, -EIO, true);
-	assert_int_equal(read_same_or_fail(&r, chunk, data[0]), -EIO);
-	assert_int_equal(read_same_or_fail(&r, chunk, data[0]), 0);
+	assert_int_equal(rig_read_or_fail(&r, chunk, rig_small[0]), -EIO);
+	assert_int_equal(rig_read_or_fail(&r, chunk, rig_small[0]), 0);
 	free(chunk);
 	rig_release(&r);
 }
@@ -806,43 +466,9 @@ static void test_many_segments(void **state)
 	rig_release(&r);
 }
 
-/* Nothing of the plaintext, and nothing that two segments have in common, but what the header has to say. */
-static void test_no_plaintext(void **state)
-{
-	uint8_t canary[16], plain[60000], *bytes;
-	struct pipeline_item item = {0x1122334455667788, 0x99aabbcc, sizeof(plain), plain};
-	struct pipeline_chunk *chunk;
-	struct rig r;
-	char path[128];
-	size_t len;
-
-	(void)state;
-	rig_init(&r, CIPHER_AES_256_GCM);
-	rig_fill(RIG_RANDOM, 77, canary, sizeof(canary));
-	for (size_t i = 0; i < sizeof(plain); i += 16)
-		memcpy(plain + i, canary, 16);
-	for (int i = 0; i < 2; i++) {
-		assert_int_equal(rig_seal(&r, &item, 1, i ? "zstd" : "off", 65536, false, &chunk), 0);
-		rig_segment_file(&r, chunk->segment, path, sizeof(path));
-		bytes = file_read(path, &len);
-		assert_null(memmem(bytes, len, canary, 8));
-		assert_null(memmem(bytes, len, &item.ino, 8));
-		assert_null(memmem(bytes, len, &item.off, 4));
-		assert_null(memmem(bytes, len, &chunk->id, 8));
-		free(bytes);
-		free(chunk);
-	}
-	rig_release(&r);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_flipped_bits),
-	    cmocka_unit_test(test_flipped_inline),
-	    cmocka_unit_test(test_wrong_index),
-	    cmocka_unit_test(test_swapped),
-	    cmocka_unit_test(test_foreign),
 	    cmocka_unit_test(test_scan),
 	    cmocka_unit_test(test_failing_append),
 	    cmocka_unit_test(test_failing_creation),
@@ -853,7 +479,6 @@ int main(void)
 	    cmocka_unit_test(test_delete_while_read),
 	    cmocka_unit_test(test_delete_fails),
 	    cmocka_unit_test(test_many_segments),
-	    cmocka_unit_test(test_no_plaintext),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
