@@ -23,6 +23,17 @@ uint32_t policy_chunk_size(uint64_t size, uint64_t memory)
 	return chunk;
 }
 
+/* Measured on one core, 64 KiB frames of kernel source (stored share, encoding and decoding MB/s): -1 31.6 %, 393,
+ * 1719; 1 27.2 %, 354, 1472; 3 25.8 %, 303, 1467. */
+struct codec_choice policy_codec(struct codec_choice choice, enum policy_kind kind)
+{
+	static const int level[] = {[POLICY_STREAM] = 1, [POLICY_PACKED] = 3, [POLICY_RANDOM] = -1};
+
+	if (choice.codec == CODEC_ZSTD && !choice.level)
+		choice.level = level[kind];
+	return choice;
+}
+
 unsigned policy_workers(unsigned cores)
 {
 	unsigned workers = cores > 2 ? cores - 1 : cores;

@@ -5,7 +5,6 @@
  * the next for everybody who waits.
  */
 #include "fs/core/volume.h"
-#include "pipeline/policy.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,8 +14,8 @@
 
 #define INLINE_PLAIN	28672u		      /* plaintext bytes that surely fit an inline chunk once sealed */
 #define PACK_CHUNK	((uint32_t)1 << 20)   /* plaintext of a chunk of small pieces */
-#define SCATTER_FRAME	16384u		      /* frames of files that are written at random */
-#define SCATTER_FILE	((uint64_t)256 << 10) /* from this size on a small piece is a random write, not a small file */
+#define SCATTER_FILE	((uint64_t)256 << 10) /* in files from this size on ... */
+#define SCATTER_PIECE	16384u		      /* ... pieces up to this size are random writes */
 #define MAP_KEEP	4096u		      /* pieces a map may keep after a cut */
 #define DUE_ROUNDS	3
 #define CUT_DIRTY_NODES 16384u
@@ -162,7 +161,7 @@ static int cut_freeze(struct cut *cut, struct cut_node *cn)
  * does not decode many. */
 static bool is_scattered(const struct seal_item *i, uint64_t size)
 {
-	return size >= SCATTER_FILE && i->len <= SCATTER_FRAME;
+	return size >= SCATTER_FILE && i->len <= SCATTER_PIECE;
 }
 
 static int by_class(const void *a, const void *b)
@@ -181,6 +180,13 @@ static uint32_t chunk_limit(const struct cut *cut, const struct seal_item *i)
 	uint32_t limit = policy_chunk_size(i->size, cut->core->opt.memory);
 
 	return limit > PACK_CHUNK ? limit : PACK_CHUNK;
+}
+
+static enum policy_kind kind_of(const struct seal_item *first, bool to_inline)
+{
+	if (first->scattered || to_inline)
+		return POLICY_RANDOM;
+	return first->size < PACK_CHUNK ? POLICY_PACKED : POLICY_STREAM;
 }
 
 static int cut_seal(struct cut *cut)
@@ -205,7 +211,7 @@ static int cut_seal(struct cut *cut)
 		while (i + n < cut->items && first[n].scattered == first->scattered &&
 		       (bytes + first[n].len <= limit || !n))
 			bytes += first[n++].len;
-		ret = seal_submit(c, first, n, first->scattered ? SCATTER_FRAME : PIPELINE_FRAME_MAX, to_inline, &g);
+		ret = seal_submit(c, first, n, kind_of(first, to_inline), to_inline, &g);
 		i += ret ? 0 : n;
 	}
 	for (size_t k = i; k < cut->items; k++) /* not submitted for want of memory */

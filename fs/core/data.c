@@ -1,6 +1,5 @@
 /* Reading and writing a file's bytes through its map. */
 #include "fs/core/volume.h"
-#include "pipeline/policy.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -282,7 +281,7 @@ void seal_stream(struct core *c, struct node *n)
 			n->unsealed = have;
 		}
 		(void)pthread_mutex_unlock(&n->lock);
-		if (count && seal_submit(c, item, count, PIPELINE_FRAME_MAX, false, NULL))
+		if (count && seal_submit(c, item, count, POLICY_STREAM, false, NULL))
 			for (size_t i = 0; i < count; i++) {
 				seal_settle(&item[i]);
 				node_put(c, item[i].node);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SCATTER_FRAME 16384u /* frames of what is written at random, and likely to be read so */
+
 struct batch {
 	struct pipeline_seal rq;
 	struct core *core;
@@ -98,7 +100,7 @@ static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk 
 	batch_end(b, ret, e);
 }
 
-int seal_submit(struct core *c, struct seal_item *item, size_t n, uint32_t frame_size, bool to_inline,
+int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool to_inline,
 		struct seal_group *g)
 {
 	struct batch *b = calloc(1, sizeof(*b) + n * sizeof(b->data[0]));
@@ -125,8 +127,8 @@ int seal_submit(struct core *c, struct seal_item *item, size_t n, uint32_t frame
 	    .nitems = n,
 	    .chunk_id = atomic_fetch_add(&c->next_chunk, 1),
 	    .sequence = atomic_fetch_add(&c->next_sequence, 1),
-	    .choice = c->opt.compress,
-	    .frame_size = frame_size,
+	    .choice = policy_codec(c->opt.compress, kind),
+	    .frame_size = kind == POLICY_RANDOM ? SCATTER_FRAME : PIPELINE_FRAME_MAX,
 	    .to_inline = to_inline,
 	    .done = batch_done,
 	    .arg = b,

@@ -1,7 +1,5 @@
 #include "fs/core/volume.h"
 
-#include "pipeline/policy.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

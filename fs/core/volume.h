@@ -21,6 +21,7 @@
 #include "fs/core/map.h"
 #include "index/index.h"
 #include "pipeline/pipeline.h"
+#include "pipeline/policy.h"
 
 #include <stdatomic.h>
 #include <sys/queue.h>
@@ -254,7 +255,7 @@ struct seal_group {
 
 /* Seals items [0, n), which stay the caller's if it has a group (and are then filled in), and are copied if it has
  * none. The items' pieces must be marked sealing already, and inflight counted. */
-int seal_submit(struct core *c, struct seal_item *item, size_t n, uint32_t frame_size, bool to_inline,
+int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool to_inline,
 		struct seal_group *g) MUST_CHECK;
 int seal_wait(struct core *c, struct seal_group *g) MUST_CHECK;
 /* Takes the piece p of n for sealing: marks and counts it and fills *item. Under n->lock. */

@@ -70,6 +70,27 @@ static void test_chunk_size_grows(void **state)
 	}
 }
 
+static void test_codec(void **state)
+{
+	static const struct {
+		struct codec_choice in;
+		enum policy_kind kind;
+		int level;
+	} table[] = {
+	    {{CODEC_ZSTD, 0}, POLICY_STREAM, 1},  {{CODEC_ZSTD, 0}, POLICY_PACKED, 3},
+	    {{CODEC_ZSTD, 0}, POLICY_RANDOM, -1}, {{CODEC_ZSTD, 7}, POLICY_PACKED, 7},
+	    {{CODEC_LZ4, 0}, POLICY_PACKED, 0},	  {{CODEC_STORED, 0}, POLICY_STREAM, 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct codec_choice out = policy_codec(table[i].in, table[i].kind);
+
+		assert_int_equal(out.codec, table[i].in.codec);
+		assert_int_equal(out.level, table[i].level);
+	}
+}
+
 static void test_workers(void **state)
 {
 	static const unsigned table[][2] = {{0, 1}, {1, 1},   {2, 2},	{3, 2},	  {4, 3},
@@ -85,6 +106,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_chunk_size),
 	    cmocka_unit_test(test_chunk_size_grows),
+	    cmocka_unit_test(test_codec),
 	    cmocka_unit_test(test_workers),
 	};
 
