@@ -86,6 +86,8 @@ struct segment_store {
 	bool preparing;					  /* queued as a task */
 	bool prepare_failed;				  /* for the present current segment */
 
+	uint64_t dirs[4]; /* the segments/xx that are known to be durable; the creating thread's */
+
 	bool syncing;
 	uint64_t rounds_begun, rounds_done;
 	int failed; /* a sync failed: nothing is written any more */

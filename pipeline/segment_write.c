@@ -38,16 +38,30 @@ static int sync_dir(struct segment_store *s, const char *path, struct err *e)
 	return failed_locked(s, e);
 }
 
-/* Makes one directory durably; it may exist. */
+/* Makes a directory, which may exist, and its entry durable. */
 static int make_dir(struct segment_store *s, const char *path, const char *parent, struct err *e)
 {
 	int ret = io_mkdir(s->io, path);
 
-	if (ret == -EEXIST)
-		return 0;
-	if (ret)
+	if (ret && ret != -EEXIST)
 		return err_set(e, ret, domain_of(ret), "%s: %s", path, err_text(NULL, ret));
 	return sync_dir(s, parent, e);
+}
+
+/* The directory segments/xx. That it exists says nothing: a mount that was killed may have made it and not synced, so
+ * each one is synced once a mount. */
+static int make_dirs(struct segment_store *s, uint8_t first, const char *dir, struct err *e)
+{
+	uint64_t *word = &s->dirs[first / 64], bit = (uint64_t)1 << first % 64;
+
+	if (*word & bit)
+		return 0;
+	int ret = make_dir(s, "segments", "", e);
+	if (!ret)
+		ret = make_dir(s, dir, "segments", e);
+	if (!ret)
+		*word |= bit;
+	return ret;
 }
 
 /* Makes the file and its directory durable: only then may anything refer to it. */
@@ -56,9 +70,7 @@ static int make_file(struct segment_store *s, struct segment *seg, const char *p
 	char dir[SEGMENT_PATH];
 
 	(void)snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(path, '/') - path), path);
-	int ret = make_dir(s, "segments", "", e);
-	if (!ret)
-		ret = make_dir(s, dir, "segments", e);
+	int ret = make_dirs(s, seg->name[0], dir, e);
 	if (ret)
 		return ret;
 	ret = io_open(s->io, path, IO_WRITE | IO_CREATE | IO_EXCL, &seg->file);
