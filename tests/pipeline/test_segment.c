@@ -120,6 +120,51 @@ static void test_failing_append(void **state)
 	failing_append(-EIO);
 }
 
+/* With many chunks on their way one write fails: each is reported once, and what was reported well is there. */
+static void test_failing_under_load(void **state)
+{
+	enum { CHUNKS = 40, FRAMES = 12 };
+	uint8_t *plain = malloc((size_t)FRAMES * 65536);
+	struct pipeline_item item[FRAMES];
+	struct rig_result *res = calloc(CHUNKS, sizeof(*res));
+	struct pipeline_seal *rq = calloc(CHUNKS, sizeof(*rq));
+	unsigned failed = 0;
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, CIPHER_AES_256_GCM);
+	rig_fill(RIG_TEXT, 1, plain, (size_t)FRAMES * 65536);
+	for (size_t i = 0; i < FRAMES; i++)
+		item[i] = (struct pipeline_item){1, i * 65536, 65536, plain + i * 65536};
+	faulty_arm(&r.faulty, FAULTY_PWRITE, 7, -ENOSPC, true);
+	for (unsigned i = 0; i < CHUNKS; i++) {
+		rig_result_init(&res[i]);
+		rq[i] = (struct pipeline_seal){.item = item,
+					       .nitems = i % 3 ? FRAMES : 2, /* by workers, and right here */
+					       .chunk_id = i,
+					       .frame_size = 65536,
+					       .choice = {CODEC_LZ4, 0},
+					       .done = rig_done,
+					       .arg = &res[i]};
+		pipeline_seal_submit(r.p, &rq[i]);
+	}
+	for (unsigned i = 0; i < CHUNKS; i++) {
+		int ret = rig_wait(&res[i]);
+		if (ret)
+			assert_int_equal(ret, -ENOSPC);
+		else
+			rig_check(&r, res[i].chunk, item, rq[i].nitems);
+		failed += ret != 0;
+		free(res[i].chunk);
+	}
+	assert_in_range(failed, 1, CHUNKS - 8);
+	assert_int_equal(pipeline_sync(r.p, NULL), 0);
+	rig_release(&r);
+	free(rq);
+	free(res);
+	free(plain);
+}
+
 /* Every call that making a segment takes may fail: the chunk fails with that, and only a failed sync is final. */
 static void test_failing_creation(void **state)
 {
@@ -482,6 +527,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_scan),
 	    cmocka_unit_test(test_failing_append),
+	    cmocka_unit_test(test_failing_under_load),
 	    cmocka_unit_test(test_failing_creation),
 	    cmocka_unit_test(test_failed_sync_is_final),
 	    cmocka_unit_test(test_sync_only_what_is_dirty),
