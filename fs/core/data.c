@@ -8,7 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LOAD_WINDOW  ((uint64_t)16 << 20) /* bytes of a map asked of the index at once */
 #define LOAD_EXTENTS 128u
 #define READ_RETRIES 8			   /* reads that met an extent which moved meanwhile */
 #define STREAM_MIN   ((uint32_t)256 << 10) /* bytes: the smallest chunk made before a cut */
@@ -31,16 +30,14 @@ static int load_hole(struct node *n, uint64_t from, uint64_t to)
 	return to > from ? map_set(&n->map, &hole, NULL) : 0;
 }
 
-int data_load(struct core *c, struct node *n, uint64_t from, uint64_t to)
+int data_load(struct core *c, struct node *n, uint64_t from)
 {
 	struct index_extent x[LOAD_EXTENTS];
 	struct piece *next = map_find(&n->map, from);
-	uint64_t end = to > from + LOAD_WINDOW ? to : from + LOAD_WINDOW;
+	uint64_t end = next ? next->off : CORE_SIZE_MAX; /* one answer may be a hole of 2^60 bytes */
 	size_t count = 0;
 	int ret = 0;
 
-	if (next && next->off < end)
-		end = next->off;
 	if (!n->in_index && !n->in_cut)
 		return load_hole(n, from, end);
 	ret = index_extent_list(c->index, n->ino, from, end, x, LOAD_EXTENTS, &count);
@@ -70,7 +67,7 @@ static int data_piece(struct core *c, struct node *n, uint64_t off, struct piece
 	int ret;
 
 	if (!p || p->off > off) {
-		ret = data_load(c, n, off, off + 1);
+		ret = data_load(c, n, off);
 		if (ret)
 			return ret;
 		p = map_find(&n->map, off);

@@ -289,8 +289,9 @@ int memory_wait(struct core *c, size_t len) MUST_CHECK;
 int data_truncate(struct core *c, struct node *n, uint64_t size) MUST_CHECK;
 /* After a write: clears set-id bits if asked to, and file capabilities always. Under n->lock. */
 int data_kill_priv(struct core *c, struct node *n, bool suidgid) MUST_CHECK;
-/* Makes [from, to) of the map known, as far as it asks the index for it in one go. Under n->lock. */
-int data_load(struct core *c, struct node *n, uint64_t from, uint64_t to) MUST_CHECK;
+/* Makes the map known from `from`, which no piece holds, up to the next piece or as many extents as one question to
+ * the index yields. Under n->lock. */
+int data_load(struct core *c, struct node *n, uint64_t from) MUST_CHECK;
 
 /* --- acl.c -------------------------------------------------------------------------------------------------------- */
 
