@@ -6,9 +6,10 @@
 #include <errno.h>
 #include <stddef.h>
 
-#define INLINE_FRAMES 10u		   /* a chunk of fewer is not worth handing over */
-#define ARENA_SIZE    ((size_t)40 << 20)   /* two of the largest chunks */
-#define QUEUE_MAX     ((uint64_t)32 << 20) /* plaintext beyond which submitters help with the frames */
+#define INLINE_FRAMES  10u		  /* a chunk of fewer is not worth handing over */
+#define ARENA_SIZE     ((size_t)40 << 20) /* two of the largest chunks */
+#define ADMITTED_EXTRA 2u /* jobs at the workers beyond one each, so that none runs dry while another finishes */
+#define QUEUE_MAX      ((uint64_t)32 << 20) /* plaintext beyond which submitters help with the frames */
 
 /* Set while this thread lends a hand: it must not call anybody's done(). */
 static _Thread_local bool helping;
@@ -23,6 +24,7 @@ int sealer_init(struct sealer *s, struct segment_store *store, struct workers *w
 		return ret;
 	s->store = store;
 	s->workers = workers;
+	s->admitted_max = workers_count(workers) + ADMITTED_EXTRA;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_cond_init(&s->drained, NULL);
 	TAILQ_INIT(&s->waiting);
@@ -82,6 +84,7 @@ static void job_end(struct seal_job *job)
 	if (job->pooled) {
 		(void)pthread_mutex_lock(&s->lock);
 		arena_put(&s->arena, &job->piece);
+		s->admitted--;
 		s->queued -= chunk ? chunk->plain_len : job->chunk->plain_len;
 		(void)pthread_mutex_unlock(&s->lock);
 		admit(s);
@@ -141,13 +144,15 @@ static void admit(struct sealer *s)
 
 	for (;;) {
 		(void)pthread_mutex_lock(&s->lock);
-		job = TAILQ_FIRST(&s->waiting);
+		job = s->admitted < s->admitted_max ? TAILQ_FIRST(&s->waiting) : NULL;
 		if (job)
 			job->buf = arena_get(&s->arena, &job->piece, job->worst);
-		if (job && job->buf)
+		if (job && job->buf) {
 			TAILQ_REMOVE(&s->waiting, job, link);
-		else
+			s->admitted++;
+		} else {
 			job = NULL;
+		}
 		(void)pthread_mutex_unlock(&s->lock);
 		if (!job)
 			return;

@@ -215,6 +215,11 @@ void workers_free(struct workers *w)
 	free(w);
 }
 
+unsigned workers_count(const struct workers *w)
+{
+	return w->nthreads;
+}
+
 void workers_submit(struct workers *w, struct workers_job *job, bool urgent)
 {
 	SCOPED_LOCK(&w->lock);

@@ -34,6 +34,8 @@ int workers_new(unsigned threads, struct workers **out, struct err *e) MUST_CHEC
 /* Runs everything that is queued, then ends the threads. */
 void workers_free(struct workers *w);
 
+unsigned workers_count(const struct workers *w);
+
 struct workers_job {
 	/* Called once for each i below `steps`, at the same time from several threads. The pool does not touch the job
 	 * after the last call has begun, so that whoever finishes last may free it. */
