@@ -176,15 +176,20 @@ int counts_apply(struct index *ix, struct err *e)
 
 void counts_free(struct index *ix)
 {
-	struct count *c, *next;
-	struct segment_count *s, *snext;
+	struct count *c = ix->counts;
+	struct segment_count *s = ix->segment_counts;
 
-	HASH_ITER (hh, ix->counts, c, next) {
-		HASH_DEL(ix->counts, c);
+	/* Frees the tables; what was in them is still a list. */
+	HASH_CLEAR(hh, ix->counts);
+	HASH_CLEAR(hh, ix->segment_counts);
+	while (c) {
+		struct count *next = c->hh.next;
 		free(c);
+		c = next;
 	}
-	HASH_ITER (hh, ix->segment_counts, s, snext) {
-		HASH_DEL(ix->segment_counts, s);
+	while (s) {
+		struct segment_count *next = s->hh.next;
 		free(s);
+		s = next;
 	}
 }

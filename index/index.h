@@ -6,7 +6,7 @@
  * A transaction is always open. What is written joins it; index_commit ends it and opens the next; nothing is durable
  * before the index_sync that follows. Only one thread commits. Functions return 0 or -errno; -EIO, -ENOSPC and -ENOMEM
  * from a function that writes may mean that SQLite rolled the transaction back: then index_failed turns true for good,
- * every later write and commit fails, and the volume must stop as in a crash.
+ * every later write and commit fails with -EIO, and the volume must stop as in a crash. A damaged row is -EIO too.
  */
 #ifndef APFS_INDEX_INDEX_H
 #define APFS_INDEX_INDEX_H
@@ -36,7 +36,9 @@ int index_close(struct index *ix, struct err *e) MUST_CHECK;
 void index_abandon(struct index *ix);
 
 /* COMMIT, then BEGIN. Counts of chunks and segments are brought up to date first; chunks that no extent refers to any
- * more are removed. Runs a checkpoint when the WAL has grown enough. Not durable by itself. */
+ * more are removed. Runs a checkpoint when the WAL has grown enough. Not durable by itself. -ENOSPC with index_failed
+ * still false: there is no room for the WAL; the transaction stays open and the commit can be tried again. -EINVAL: an
+ * extent names a chunk, or a chunk a segment, that has no row. */
 int index_commit(struct index *ix, struct err *e) MUST_CHECK;
 
 /* Makes the last commit durable: fdatasync of the WAL outside the mutex (and of the database after a checkpoint). */
@@ -47,7 +49,8 @@ bool index_failed(const struct index *ix);
 /* Bytes of pages that the open transaction has changed (an estimate): the caller commits early when they are many. */
 size_t index_pending(const struct index *ix);
 
-/* PRAGMA integrity_check and foreign counts: 0 when clean, -EUCLEAN with the first finding otherwise. */
+/* PRAGMA integrity_check, counts and references between tables: 0 when clean, -EUCLEAN with the first finding
+ * otherwise. Every inode must have been put. Sorts whole tables in memory, with the mutex held. */
 int index_check(struct index *ix, struct err *e) MUST_CHECK;
 
 /* --- counters kept in meta -------------------------------------------------------------------------------------- */
@@ -141,6 +144,8 @@ struct index_chunk {
 	bool is_inline;
 };
 
+/* Inserts a chunk whose segment has a row, or will by the next commit. A chunk that has a row already moves to where c
+ * says, with its extents. */
 int index_chunk_put(struct index *ix, const struct index_chunk *c) MUST_CHECK;
 /* The frame table is copied to buf. -ENOENT; -ERANGE when it does not fit. */
 int index_chunk_get(struct index *ix, uint64_t id, struct index_chunk *out, void *buf, size_t buf_len) MUST_CHECK;

@@ -84,7 +84,8 @@ static int work_name(struct index *ix, uint64_t g, unsigned *seed)
 static int work_extent(struct index *ix, uint64_t g, unsigned *seed)
 {
 	struct index_chunk c = {.id = 1 + g, .segment = 1, .offset = g, .stored_len = 100, .plain_len = 1 << 20};
-	struct index_extent x = {(uint64_t)(rand_r(seed) % 60) * 4096, 4096u * (1 + (unsigned)rand_r(seed) % 4), 1 + g,
+	struct index_extent x = {(uint64_t)(rand_r(seed) % 60) * 4096,
+				 (uint64_t)4096 * (1 + (unsigned)rand_r(seed) % 4), 1 + g,
 				 (unsigned)rand_r(seed) % 1000};
 
 	if (rand_r(seed) % 4 == 0)

@@ -72,12 +72,43 @@ static void *must(void *p)
 /* --- contents -------------------------------------------------------------------------------------------------------
  */
 
+/* Buffers that a freed STORE had: a fresh page costs more than all that a test does with it. */
+static struct bytes spare[16];
+
+static void bytes_release(struct bytes *b)
+{
+	for (size_t i = 0; i < sizeof(spare) / sizeof(spare[0]) && b->p; i++) {
+		if (!spare[i].p) {
+			spare[i] = *b;
+			b->p = NULL;
+		}
+	}
+	free(b->p);
+	*b = (struct bytes){0};
+}
+
+static void bytes_grow(struct bytes *b, size_t size)
+{
+	for (size_t i = 0; i < sizeof(spare) / sizeof(spare[0]) && size > b->room; i++) {
+		if (spare[i].room < size)
+			continue;
+		struct bytes old = *b;
+		*b = spare[i];
+		spare[i] = (struct bytes){0};
+		b->size = old.size;
+		if (old.size)
+			memcpy(b->p, old.p, old.size);
+		bytes_release(&old);
+	}
+	if (size <= b->room)
+		return;
+	b->room = size + size / 2 + 4096;
+	b->p = must(realloc(b->p, b->room));
+}
+
 static void bytes_resize(struct bytes *b, size_t size)
 {
-	if (size > b->room) {
-		b->room = size + size / 2 + 4096;
-		b->p = must(realloc(b->p, b->room));
-	}
+	bytes_grow(b, size);
 	if (size > b->size)
 		memset(b->p + b->size, 0, size - b->size);
 	b->size = size;
@@ -178,8 +209,7 @@ static void remember(struct sim *s, const char *name)
 		return;
 	if (strlen(s->names) + strlen(name) + 2 > sizeof(s->names))
 		abort();
-	strcat(s->names, name);
-	strcat(s->names, " ");
+	(void)snprintf(s->names + strlen(s->names), sizeof(s->names) - strlen(s->names), "%s ", name);
 }
 
 static struct entry *make(struct sim *s, const char *name)
@@ -196,7 +226,7 @@ static struct entry *make(struct sim *s, const char *name)
 	n->used = true;
 	n->last = &n->first;
 	e->node = n;
-	strcpy(e->name, name);
+	(void)snprintf(e->name, sizeof(e->name), "%s", name);
 	remember(s, name);
 	return e;
 }
@@ -356,7 +386,7 @@ static int sim_rename(struct io *io, const char *from, const char *to)
 		return ret ? ret : -ENOENT;
 	if (old)
 		old->node = NULL;
-	strcpy(e->name, to);
+	(void)snprintf(e->name, sizeof(e->name), "%s", to);
 	remember(s, to);
 	return 0;
 }
@@ -392,8 +422,8 @@ static void sim_free(struct io *io)
 	for (size_t i = 0; i < sizeof(s->node) / sizeof(s->node[0]); i++) {
 		if (s->node[i].used)
 			node_forget_log(&s->node[i]);
-		free(s->node[i].now.p);
-		free(s->node[i].durable.p);
+		bytes_release(&s->node[i].now);
+		bytes_release(&s->node[i].durable);
 	}
 	pthread_mutex_destroy(&s->lock);
 	free(s);
@@ -435,8 +465,8 @@ static void sweep(struct sim *s)
 		if (named || !n->used)
 			continue;
 		node_forget_log(n);
-		free(n->now.p);
-		free(n->durable.p);
+		bytes_release(&n->now);
+		bytes_release(&n->durable);
 		*n = (struct node){0};
 	}
 }

@@ -62,7 +62,7 @@ static void run(unsigned seed)
 static void test_power_cuts(void **state)
 {
 	(void)state;
-	for (unsigned seed = 1; seed <= rounds(60); seed++) {
+	for (unsigned seed = 1; seed <= rounds(25); seed++) {
 		print_message("seed %u\n", seed);
 		run(seed);
 	}
