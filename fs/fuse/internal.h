@@ -11,6 +11,7 @@
 #include <fuse_lowlevel.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/queue.h>
 
 #define SESSION_MAX_WRITE      ((size_t)1 << 20) /* bytes of one READ or WRITE */
 #define SESSION_HEADER	       ((size_t)4096)	 /* room for what comes before the data of a WRITE */
@@ -24,6 +25,12 @@ struct request {
 	size_t len;
 	unsigned epoch; /* of a WRITE: which count of session.writing it is in */
 	struct request *next;
+};
+
+/* An open file. The kernel does not promise to release all of them before the connection ends. */
+struct handle {
+	struct core_file *file;
+	LIST_ENTRY(handle) link;
 };
 
 struct session {
@@ -58,6 +65,9 @@ struct session {
 	unsigned epoch;
 	uint64_t writing[2]; /* WRITEs received and not answered, by epoch */
 	pthread_mutex_t drain_lock;
+
+	pthread_mutex_t handle_lock;
+	LIST_HEAD(, handle) handles;
 };
 
 /* --- session.c --- */
@@ -84,6 +94,8 @@ static inline struct core *op_core(fuse_req_t req)
 {
 	return op_session(req)->core;
 }
+/* Closes what the kernel left open. */
+void op_close_all(struct session *s);
 struct core_cred op_cred(fuse_req_t req);
 void op_stat(const struct core_attr *a, struct stat *st);
 void op_entry(const struct core_attr *a, struct fuse_entry_param *e);

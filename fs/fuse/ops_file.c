@@ -1,13 +1,48 @@
 /* Requests about open files. */
+#include "base/lock.h"
 #include "fs/fuse/internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 static struct core_file *file_of(const struct fuse_file_info *fi)
 {
-	return (struct core_file *)(uintptr_t)fi->fh;
+	return ((struct handle *)(uintptr_t)fi->fh)->file;
+}
+
+static int handle_open(struct session *s, uint64_t ino, int flags, struct handle **out)
+{
+	struct handle *h = malloc(sizeof(*h));
+	if (!h)
+		return -ENOMEM;
+
+	int ret = core_file_open(s->core, ino, flags, &h->file);
+	if (ret) {
+		free(h);
+		return ret;
+	}
+	SCOPED_LOCK(&s->handle_lock);
+	LIST_INSERT_HEAD(&s->handles, h, link);
+	*out = h;
+	return 0;
+}
+
+static void handle_close(struct session *s, struct handle *h)
+{
+	{
+		SCOPED_LOCK(&s->handle_lock);
+		LIST_REMOVE(h, link);
+	}
+	core_file_close(h->file);
+	free(h);
+}
+
+void op_close_all(struct session *s)
+{
+	while (!LIST_EMPTY(&s->handles))
+		handle_close(s, LIST_FIRST(&s->handles));
 }
 
 /*
@@ -30,9 +65,10 @@ static int kill_suidgid(struct core *core, uint64_t ino)
 
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
-	struct core *core = op_core(req);
+	struct session *s = op_session(req);
+	struct core *core = s->core;
 	struct core_cred cred = op_cred(req);
-	struct core_file *file = NULL;
+	struct handle *h = NULL;
 	struct fuse_entry_param e;
 	struct core_attr a;
 
@@ -41,7 +77,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		op_reply(req, ret);
 		return;
 	}
-	ret = core_file_open(core, a.ino, open_flags(fi->flags), &file);
+	ret = handle_open(s, a.ino, open_flags(fi->flags), &h);
 	if (ret) {
 		if (core_unlink(core, parent, name) == 0)
 			core_forget(core, a.ino, 1);
@@ -49,33 +85,33 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		return;
 	}
 	op_entry(&a, &e);
-	fi->fh = (uintptr_t)file;
+	fi->fh = (uintptr_t)h;
 	fi->keep_cache = 1;
 	if (fuse_reply_create(req, &e, fi) < 0) {
-		core_file_close(file);
+		handle_close(s, h);
 		core_forget(core, a.ino, 1);
 	}
 }
 
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct core *core = op_core(req);
-	struct core_file *file = NULL;
+	struct session *s = op_session(req);
+	struct handle *h = NULL;
 
-	int ret = core_file_open(core, ino, open_flags(fi->flags), &file);
+	int ret = handle_open(s, ino, open_flags(fi->flags), &h);
 	if (ret == 0 && (fi->flags & WIRE_KILL_SUIDGID)) {
-		ret = kill_suidgid(core, ino);
+		ret = kill_suidgid(s->core, ino);
 		if (ret)
-			core_file_close(file);
+			handle_close(s, h);
 	}
 	if (ret) {
 		op_reply(req, ret);
 		return;
 	}
-	fi->fh = (uintptr_t)file;
+	fi->fh = (uintptr_t)h;
 	fi->keep_cache = 1;
 	if (fuse_reply_open(req, fi) < 0)
-		core_file_close(file);
+		handle_close(s, h);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -115,7 +151,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	core_file_close(file_of(fi));
+	handle_close(op_session(req), (struct handle *)(uintptr_t)fi->fh);
 	(void)fuse_reply_err(req, 0);
 }
 

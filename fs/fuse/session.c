@@ -339,6 +339,8 @@ int session_new(struct core *core, const struct session_params *p, struct sessio
 	s->parked_end = &s->parked;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_mutex_init(&s->drain_lock, NULL);
+	(void)pthread_mutex_init(&s->handle_lock, NULL);
+	LIST_INIT(&s->handles);
 	(void)pthread_cond_init(&s->drained, NULL);
 	wire_init(&s->wire);
 	int ret = session_start(s, p, e);
@@ -360,11 +362,13 @@ void session_free(struct session *s)
 			fuse_session_unmount(s->se);
 		fuse_session_destroy(s->se);
 	}
+	op_close_all(s);
 	if (s->event >= 0)
 		(void)close(s->event);
 	if (s->arena)
 		(void)munmap(s->arena, s->arena_len);
 	(void)pthread_cond_destroy(&s->drained);
+	(void)pthread_mutex_destroy(&s->handle_lock);
 	(void)pthread_mutex_destroy(&s->drain_lock);
 	(void)pthread_mutex_destroy(&s->lock);
 	free(s->request);
