@@ -197,7 +197,7 @@ void run_op_rename(struct run *r)
 void run_op_lookup(struct run *r)
 {
 	struct model_inode *dir = run_pick(r, run_chance(r, 95) ? run_is_dir : run_is_any);
-	const char *name = run_name(r, dir, false);
+	const char *name = run_is_dir(dir) ? run_name(r, dir, false) : "n1";
 	struct core_attr attr = {0};
 	uint64_t ino = 0;
 	int ret;

@@ -84,10 +84,13 @@ static void test_canaries(void **state)
 static void test_compresses(void **state)
 {
 	struct fixture *f = *state;
-	uint64_t rng = rng_seed(13), ino, before = fixture_disk_usage(f, ""), total = 0, used;
+	uint64_t rng = rng_seed(13), ino, before, total = 0, used;
 	char *text = malloc(MIB), name[32];
 
 	assert_non_null(text);
+	assert_int_equal(fixture_close(f), 0);
+	before = fixture_disk_usage(f, "");
+	assert_int_equal(fixture_open(f), 0);
 	for (size_t at = 0; at + 40 < MIB;)
 		at += (size_t)snprintf(text + at, 40, "%s %u;\n", rng_below(&rng, 2) ? "return" : "int",
 				       (unsigned)rng_below(&rng, 100000));

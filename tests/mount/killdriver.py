@@ -1,0 +1,296 @@
+"""The mixed load of test_kill.py: what it writes can be told from its content, and what is durable from its journal.
+
+Each worker has a folder of its own on the mount and a journal outside of it, one line an event, written before (a
+promise: this may be found) or after (a fact: this must be found) the system calls.
+
+  blocks/N   4 KiB blocks, each naming file, number and version, overwritten at random
+  logs/N     lines appended
+  whole/N    replaced by rename, each version of another size; written, closed, with or without fsync, renamed
+  names/...  made, linked, renamed, removed
+"""
+
+import os
+import random
+import struct
+import sys
+
+BLOCK = 4096
+FILES = 4
+BLOCKS = 96
+
+
+def block(name, number, version):
+    head = struct.pack("<4sIII", b"BLK!", name, number, version)
+    rng = random.Random(f"{name}/{number}/{version}")
+    if version % 2:
+        body = rng.randbytes(BLOCK - len(head))
+    else:
+        body = (b"%08x" % rng.getrandbits(32)) * (BLOCK // 8)
+    return (head + body)[:BLOCK]
+
+
+def whole(name, version):
+    rng = random.Random(f"w{name}/{version}")
+    size = rng.choice((0, 100, 5000, 70000, 300000)) + rng.randrange(3000)
+    head = b"whole %d %d %d\n" % (name, version, size)
+    return head + body_of(rng, size)
+
+
+def body_of(rng, size):
+    piece = rng.randbytes(3000)
+    return (piece * (size // len(piece) + 1))[:size]
+
+
+def line(name, sequence):
+    rng = random.Random(f"l{name}/{sequence}")
+    return b"%d %d %s\n" % (name, sequence, b"x" * rng.randrange(300))
+
+
+class Worker:
+    def __init__(self, folder, journal, seed):
+        self.rng = random.Random(seed)
+        self.folder = folder
+        # One write(2) an event: what is in the journal was said before the daemon died.
+        self.journal = open(journal, "ab", buffering=0)
+        for part in ("blocks", "logs", "whole", "names"):
+            os.makedirs(os.path.join(folder, part), exist_ok=True)
+        self.blocks = [os.open(self.path("blocks", n), os.O_RDWR | os.O_CREAT, 0o644) for n in range(FILES)]
+        self.versions = [{} for _ in range(FILES)]
+        self.logs = [os.open(self.path("logs", n), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for n in range(FILES)]
+        self.sequence = [0] * FILES
+        self.version = [0] * FILES
+        self.fsync_dir("blocks")
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *map(str, parts))
+
+    def say(self, *words):
+        self.journal.write((" ".join(map(str, words)) + "\n").encode())
+
+    def fsync_dir(self, *parts):
+        fd = os.open(self.path(*parts), os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+        self.say("all")  # fsync of a directory: everything that was said before is durable
+
+    def write_blocks(self):
+        name = self.rng.randrange(FILES)
+        first, count = self.rng.randrange(BLOCKS), self.rng.choice((1, 1, 1, 4, 16))
+        data = b""
+        for number in range(first, first + count):
+            version = self.versions[name].get(number, 0) + 1
+            self.versions[name][number] = version
+            self.say("block", name, number, version)
+            data += block(name, number, version)
+        os.pwrite(self.blocks[name], data, first * BLOCK)
+        if self.rng.random() < 0.15:
+            os.fdatasync(self.blocks[name])
+            self.say("blocks-synced", name)
+
+    def append(self):
+        name = self.rng.randrange(FILES)
+        for _ in range(self.rng.randrange(1, 10)):
+            self.say("line", name, self.sequence[name])
+            os.write(self.logs[name], line(name, self.sequence[name]))
+            self.sequence[name] += 1
+        if self.rng.random() < 0.15:
+            os.fsync(self.logs[name])
+            self.say("log-synced", name)
+
+    def replace(self):
+        name = self.rng.randrange(FILES)
+        self.version[name] += 1
+        version = self.version[name]
+        self.say("whole", name, version)
+        fd = os.open(self.path("whole", f"{name}.tmp"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        data = whole(name, version)
+        half = self.rng.randrange(len(data) + 1)
+        os.write(fd, data[:half])
+        os.write(fd, data[half:])
+        synced = self.rng.random() < 0.4
+        if synced:
+            os.fsync(fd)
+        os.close(fd)
+        os.rename(self.path("whole", f"{name}.tmp"), self.path("whole", name))
+        self.say("renamed", name, version)
+        if synced and self.rng.random() < 0.5:
+            self.fsync_dir("whole")
+
+    def names(self):
+        number = self.rng.randrange(40)
+        path = self.path("names", number)
+        dice = self.rng.random()
+        try:
+            if dice < 0.3:
+                os.mkdir(path)
+            elif dice < 0.5:
+                with open(f"{path}.f", "wb") as f:
+                    f.write(b"name %d" % number)
+            elif dice < 0.6:
+                os.link(f"{path}.f", f"{path}.l")
+            elif dice < 0.7:
+                os.rename(path, self.path("names", self.rng.randrange(40)))
+            elif dice < 0.8:
+                os.rmdir(path)
+            elif dice < 0.9:
+                os.unlink(f"{path}.{self.rng.choice('fls')}")
+            else:
+                os.symlink("target", f"{path}.s")
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
+            pass
+        except OSError as e:
+            if e.errno != 39:  # ENOTEMPTY
+                raise
+
+    def marker(self):
+        """A name that must be there, or must be gone, after an fsync of its directory."""
+        number = self.rng.randrange(8)
+        path = self.path("names", f"marker{number}")
+        if os.path.exists(path):
+            self.say("unmark", number)
+            os.unlink(path)
+            self.say("unmarked", number)
+        else:
+            self.say("mark", number)
+            with open(path, "wb") as f:
+                f.write(b"marker")
+            self.say("marked", number)
+        if self.rng.random() < 0.3:
+            self.fsync_dir("names")
+
+    def run(self):
+        actions = (self.write_blocks, self.append, self.replace, self.names, self.marker)
+        while True:
+            self.rng.choices(actions, weights=(40, 20, 15, 20, 5))[0]()
+
+
+# --- after the crash --------------------------------------------------------------------------------------------------
+
+
+class Damage(Exception):
+    pass
+
+
+def expect(condition, text):
+    if not condition:
+        raise Damage(text)
+
+
+class Journal:
+    """What must be there, and what may be."""
+
+    def __init__(self, path):
+        self.block = [{} for _ in range(FILES)]  # number: the last version that was written
+        self.block_synced = [{} for _ in range(FILES)]
+        self.lines, self.lines_synced = [0] * FILES, [0] * FILES
+        self.whole, self.renamed, self.whole_synced = [0] * FILES, [0] * FILES, [0] * FILES
+        self.mark = {}  # number: states that may be found, the first of them the durable one
+        with open(path, "rb") as f:
+            for text in f.read().split(b"\n")[:-1]:
+                words = text.decode().split()
+                self.take(words[0], [int(w) for w in words[1:]])
+
+    def take(self, event, args):
+        if event == "block":
+            name, number, version = args
+            self.block[name][number] = version
+        elif event == "blocks-synced":
+            self.block_synced[args[0]] = dict(self.block[args[0]])
+            self.names_synced()
+        elif event == "line":
+            self.lines[args[0]] = args[1] + 1
+        elif event == "log-synced":
+            self.lines_synced[args[0]] = self.lines[args[0]]
+            self.names_synced()
+        elif event == "whole":
+            self.whole[args[0]] = args[1]
+        elif event == "renamed":
+            self.renamed[args[0]] = args[1]
+        elif event in ("mark", "unmark"):
+            self.mark.setdefault(args[0], [False]).append(event == "mark")
+        elif event in ("marked", "unmarked"):
+            self.mark[args[0]].append(event == "marked")
+        elif event == "all":
+            self.names_synced()
+
+    def names_synced(self):
+        """An fsync makes all names durable, and with them the content of what was renamed over a file."""
+        self.whole_synced = list(self.renamed)
+        for number, states in self.mark.items():
+            self.mark[number] = states[-1:]
+
+    def verify(self, folder):
+        for name in range(FILES):
+            self.verify_blocks(folder, name)
+            self.verify_log(folder, name)
+            self.verify_whole(folder, name)
+        for number, states in self.mark.items():
+            found = os.path.exists(os.path.join(folder, "names", f"marker{number}"))
+            expect(found in states, f"marker{number} is {'there' if found else 'missing'}, which it never was since a sync")
+
+    def verify_blocks(self, folder, name):
+        path = os.path.join(folder, "blocks", str(name))
+        if not os.path.exists(path):
+            expect(not self.block_synced[name], f"blocks/{name} was synced and is missing")
+            return
+        with open(path, "rb") as f:
+            data = f.read()
+        expect(len(data) % BLOCK == 0, f"blocks/{name} has {len(data)} bytes")
+        for number, version in self.block_synced[name].items():
+            expect(len(data) >= (number + 1) * BLOCK, f"blocks/{name} is too short for block {number}, which was synced")
+        for number in range(len(data) // BLOCK):
+            got = data[number * BLOCK : (number + 1) * BLOCK]
+            last, synced = self.block[name].get(number, 0), self.block_synced[name].get(number, 0)
+            if got == bytes(BLOCK):
+                expect(not synced, f"block {number} of blocks/{name} was synced at version {synced} and is zeroes")
+                continue
+            magic, n, at, version = struct.unpack_from("<4sIII", got)
+            where = f"block {number} of blocks/{name}"
+            expect(magic == b"BLK!" and n == name and at == number, f"{where} is not a block of its own: {got[:16]!r}")
+            expect(synced <= version <= last, f"{where} has version {version}; synced {synced}, written {last}")
+            expect(got == block(name, number, version), f"{where} is a mixture (version {version})")
+
+    def verify_log(self, folder, name):
+        path = os.path.join(folder, "logs", str(name))
+        data = b""
+        if os.path.exists(path):
+            with open(path, "rb") as f:
+                data = f.read()
+        written = b"".join(line(name, n) for n in range(self.lines[name]))
+        synced = sum(len(line(name, n)) for n in range(self.lines_synced[name]))
+        expect(len(data) >= synced, f"logs/{name} has {len(data)} bytes, {synced} were synced")
+        expect(len(data) <= len(written), f"logs/{name} has {len(data)} bytes, only {len(written)} were written")
+        for start in range(0, len(data), BLOCK):
+            got, want = data[start : start + BLOCK], written[start : start + BLOCK]
+            # an older version of a block is a prefix of it, zeroes follow
+            same = os.path.commonprefix((got, want))
+            expect(not got[len(same) :].strip(b"\0"), f"logs/{name} holds other data at {start + len(same)}")
+            expect(start + len(same) >= min(synced, start + len(got)), f"logs/{name} lost synced data at {start + len(same)}")
+
+    def verify_whole(self, folder, name):
+        path = os.path.join(folder, "whole", str(name))
+        if not os.path.exists(path):
+            expect(not self.whole_synced[name], f"whole/{name} was synced and is missing")
+            return
+        with open(path, "rb") as f:
+            data = f.read()
+        try:
+            version = int(data.split(b"\n", 1)[0].split()[2])
+        except (IndexError, ValueError):
+            raise Damage(f"whole/{name} is not whole: {len(data)} bytes, begins with {data[:40]!r}") from None
+        synced, last = self.whole_synced[name], self.whole[name]
+        expect(synced <= version <= last, f"whole/{name} has version {version}; durable {synced}, written {last}")
+        expect(data == whole(name, version), f"whole/{name} is not whole: version {version}, {len(data)} bytes")
+
+
+def main():
+    folder, journal, seed = sys.argv[1:]
+    try:
+        Worker(folder, journal, seed).run()
+    except OSError as e:
+        if e.errno not in (107, 103, 5, 9):  # the daemon died: ENOTCONN, ECONNABORTED, EIO
+            raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What STORE gives away, and what becomes of bits that flip in it."""
+
+import errno
+import os
+import random
+
+from apfsmount import SANITIZED, Volume, check, main, need, run, say, seed, text, tool
+
+
+def canaries():
+    """Random 16-byte strings written as data are nowhere in STORE, while it is mounted and after."""
+    need()
+    rng = random.Random(seed())
+    strings = [rng.randbytes(16) for _ in range(60)]
+    with Volume() as v:
+        for number, canary in enumerate(strings):
+            flags = os.O_WRONLY | os.O_CREAT | (os.O_SYNC if number % 5 == 0 else 0)
+            fd = os.open(v.path(f"f{number}"), flags, 0o644)
+            filler = bytes(5000) if number % 3 else rng.randbytes(5000)
+            os.write(fd, (canary + filler) * (1 if number % 2 else 40))
+            os.close(fd)
+        v.sync()
+        look_for(v, strings)
+        v.umount()
+        look_for(v, strings)
+        check(v.usage() > 0, "STORE is empty")
+
+
+def look_for(v, strings):
+    for folder, _, names in os.walk(v.store):
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as f:
+                data = f.read()
+            for canary in strings:
+                check(canary not in data, f"a canary is in {name}")
+
+
+def smaller():
+    """Text takes less room than it has bytes."""
+    need()
+    rng = random.Random(1)
+    with Volume(mount=False) as v:
+        empty = v.usage()
+        v.mount()
+        data = text(rng, 8 << 20)
+        with open(v.path("text"), "wb") as f:
+            f.write(data)
+        v.umount()
+        used = v.usage() - empty
+        say(f"{len(data)} bytes of text take {used}")
+        check(used < len(data) // 2, f"{len(data)} bytes of text take {used}")
+
+
+def flip(path, offset, bit):
+    with open(path, "r+b") as f:
+        f.seek(offset)
+        byte = f.read(1)[0]
+        f.seek(offset)
+        f.write(bytes([byte ^ (1 << bit)]))
+
+
+def bit_flips():
+    """In segments of an unmounted store: EIO and a log line, or unchanged data."""
+    need()
+    rng = random.Random(seed())
+    with Volume() as v:
+        files = {}
+        for number in range(30):
+            kind = number % 3
+            size = rng.randrange(1, 3000 if number < 15 else 200000)
+            files[f"f{number}"] = rng.randbytes(size) if kind == 0 else text(rng, size) if kind == 1 else b"abc" * size
+        for name, data in files.items():
+            with open(v.path(name), "wb") as f:
+                f.write(data)
+        v.umount()
+        paths = v.segments()
+        check(paths, "there are no segments")
+        errors = lines = 0
+        for _ in range(5 if SANITIZED else 25):
+            flips = []
+            for _ in range(4):
+                path = rng.choice(paths)
+                flips.append((path, rng.randrange(os.path.getsize(path)), rng.randrange(8)))
+                flip(*flips[-1])
+            before = os.path.getsize(v.log)
+            v.mount()
+            failed = read_all(v, files)
+            v.umount()
+            with open(v.log, "rb") as f:
+                f.seek(before)
+                log = f.read()
+            errors += failed
+            lines += bool(log)
+            check(not failed or b"error" in log.lower() or b"cannot be read" in log, f"EIO without a log line: {log}")
+            check(not any(name.encode() + b" " in log for name in files), "the log names a file")
+            for one in flips:
+                flip(*one)
+        say(f"{errors} files could not be read")
+        check(errors, "no flip was noticed")
+        v.mount()
+        check(read_all(v, files) == 0, "a file is unreadable with all bits as they were")
+
+
+def read_all(v, files):
+    failed = 0
+    for name, data in files.items():
+        try:
+            with open(v.path(name), "rb") as f:
+                check(f.read() == data, f"{name} has other data")
+        except OSError as e:
+            check(e.errno == errno.EIO, f"{name}: {e}")
+            failed += 1
+    return failed
+
+
+def odd_store():
+    """Files of no meaning in STORE, and a lost backup of the superblock, do no harm."""
+    need()
+    with Volume() as v:
+        with open(v.path("f"), "wb") as f:
+            f.write(b"data")
+        v.umount()
+        os.makedirs(os.path.join(v.store, "segments", "zz"), exist_ok=True)
+        with open(os.path.join(v.store, "segments", "zz", "note.txt"), "wb") as f:
+            f.write(b"what is this")
+        with open(os.path.join(v.store, "mine"), "wb") as f:
+            f.write(b"and this")
+        os.unlink(os.path.join(v.store, "superblock"))
+        v.mount()
+        with open(v.path("f"), "rb") as f:
+            check(f.read() == b"data", "the file has other data")
+        v.umount()
+        check(os.path.exists(os.path.join(v.store, "mine")), "a file that is not ours was removed")
+        status, out = run(tool("apfs"), "info", v.store, status=None)
+        check(status == 0, f"apfs info: {status}: {out}")
+
+
+main(canaries, smaller, bit_flips, odd_store)
