@@ -30,7 +30,8 @@ int index_create(struct io *io, uint32_t page_size, struct err *e) MUST_CHECK;
 /* Opens it, recovers the WAL, checks the schema version (-EPROTONOSUPPORT if newer) and begins a transaction. */
 int index_open(struct io *io, struct index **out, struct err *e) MUST_CHECK;
 
-/* Commits, checkpoints everything, empties the WAL and closes; after index_failed only closes. ix is freed. */
+/* Commits, checkpoints everything, deletes the WAL (but where there is no room to checkpoint, makes it durable) and
+ * closes; after index_failed only closes. ix is freed. */
 int index_close(struct index *ix, struct err *e) MUST_CHECK;
 /* Closes as a crash would: what was not committed is gone, no checkpoint is made. */
 void index_abandon(struct index *ix);

@@ -163,10 +163,15 @@ static int db_finish(struct index *ix, struct err *e)
 		return ret;
 	vfs_sync_at_once(ix->vfs, true);
 	ret = checkpoint(ix);
-	if (!ret)
+	bool keep_wal = checkpoint_lacks_space(ix, ret);
+	if (!ret || keep_wal)
 		ret = vfs_sync(ix->vfs);
 	if (ret)
 		return err_set(e, ret, ERR_INDEX, "writing back the index: %s", err_text(NULL, ret));
+	if (keep_wal) {
+		log_warn("index: no space to write back the write-ahead log; the next mount does");
+		return 0;
+	}
 	stmt_finalize_all(ix);
 	(void)sqlite3_db_config(ix->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
 	vfs_error_reset(ix->vfs);

@@ -124,6 +124,8 @@ static int file_read(sqlite3_file *base, void *buf, int amount, sqlite3_int64 of
 	ssize_t n = io_pread(h->f, buf, len, off);
 	if (n < 0)
 		return vfs_fail(file->v, (int)n, SQLITE_IOERR_READ);
+	if (h == &file->v->wal && off + (size_t)n > file->v->wal_read)
+		file->v->wal_read = off + (size_t)n;
 	if ((size_t)n == len)
 		return SQLITE_OK;
 	memset((char *)buf + n, 0, len - (size_t)n);

@@ -89,6 +89,7 @@ struct vfs {
 	bool in_checkpoint;
 	bool no_allocate; /* STORE's filesystem cannot preallocate */
 	uint64_t wal_used;
+	uint64_t wal_read;   /* the end of what SQLite has read of the WAL: in recovery, one frame too many */
 	uint64_t wal_filled; /* the WAL's blocks below this have been written once, not only allocated */
 
 	/* Held over an fdatasync; a restart of the WAL waits for it. Protects what follows. */

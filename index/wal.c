@@ -223,8 +223,8 @@ int vfs_wal_prepare(struct vfs *v, bool recovered)
 	if (!v->wal.f)
 		return -EIO;
 	if (!recovered) {
-		/* Where the frames end is SQLite's secret; take the whole file as used. */
-		v->wal_used = atomic_load(&v->wal.size);
+		/* Recovery has read the frames up to the first that is not valid. */
+		v->wal_used = v->wal_filled = v->wal_read; /* they must not be filled over */
 		return 0;
 	}
 	v->wal_used = 0;
