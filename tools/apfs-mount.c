@@ -221,7 +221,7 @@ static enum exit_status prepare(struct mounting *m)
 static enum exit_status start(struct mounting *m)
 {
 	unsigned threads = session_threads(m->o->threads);
-	unsigned spare = session_spare(m->o->memory);
+	unsigned spare = session_spare(m->o->memory, threads);
 	enum exit_status status = prepare(m);
 
 	if (status)

@@ -96,7 +96,7 @@ void serve_drain(struct session *s, unsigned seconds)
 	(void)clock_gettime(CLOCK_REALTIME, &end);
 	end.tv_sec += seconds;
 	SCOPED_LOCK(&s->drain_lock);
-	/* The kernel keeps all but SESSION_MAX_BACKGROUND writes back, and hands out the next when one is answered: as
+	/* The kernel keeps all but max_background writes back, and hands out the next when one is answered: as
 	 * long as it has any, the device has, or the threads. */
 	for (int quiet = 0; quiet < 2;) {
 		struct pollfd pfd = {.fd = s->fd, .events = POLLIN};

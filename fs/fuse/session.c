@@ -26,13 +26,20 @@ unsigned session_threads(unsigned wanted)
 	return n > 32 ? 32 : n;
 }
 
-unsigned session_spare(uint64_t memory)
+/* Two threads stay free of writes. */
+static unsigned writers_of(unsigned threads)
 {
-	uint64_t n = memory / (8 * SESSION_BUFFER);
+	return threads > 3 ? threads - 2 : 1;
+}
+
+unsigned session_spare(uint64_t memory, unsigned threads)
+{
+	uint64_t n = memory / (4 * SESSION_BUFFER);
+	unsigned most = SESSION_MAX_BACKGROUND - writers_of(threads);
 
 	if (n < 2)
 		return 2;
-	return n > SESSION_MAX_BACKGROUND ? SESSION_MAX_BACKGROUND : (unsigned)n;
+	return n > most ? most : (unsigned)n;
 }
 
 uint64_t session_memory(unsigned threads, unsigned spare)
@@ -57,8 +64,10 @@ void session_op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want = want & conn->capable;
 	conn->max_write = (unsigned)SESSION_MAX_WRITE;
 	conn->max_readahead = (unsigned)SESSION_MAX_WRITE;
-	conn->max_background = SESSION_MAX_BACKGROUND;
-	conn->congestion_threshold = SESSION_MAX_BACKGROUND * 3 / 4;
+	/* Each write that the kernel sends from its cache finds a thread or a spare buffer. */
+	unsigned room = s->max_writers + s->nspare;
+	conn->max_background = room < SESSION_MAX_BACKGROUND ? room : SESSION_MAX_BACKGROUND;
+	conn->congestion_threshold = conn->max_background * 3 / 4;
 	conn->time_gran = 1;
 	s->no_opendir = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
 }
@@ -335,7 +344,7 @@ int session_new(struct core *core, const struct session_params *p, struct sessio
 	s->event = -1;
 	s->nthreads = session_threads(p->threads);
 	s->nspare = p->spare;
-	s->max_writers = s->nthreads > 3 ? s->nthreads - 2 : 1;
+	s->max_writers = writers_of(s->nthreads);
 	s->parked_end = &s->parked;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_mutex_init(&s->drain_lock, NULL);

@@ -33,8 +33,9 @@ struct session_params {
 
 /* How many threads `wanted` means on this machine. */
 unsigned session_threads(unsigned wanted);
-/* How many buffers to keep for writes that wait when `memory` bytes are allowed in all. */
-unsigned session_spare(uint64_t memory);
+/* How many buffers to keep for writes that wait when `memory` bytes are allowed in all. They are touched when needed.
+ */
+unsigned session_spare(uint64_t memory, unsigned threads);
 /* Bytes of request buffers that a session may come to hold. */
 uint64_t session_memory(unsigned threads, unsigned spare);
 
