@@ -72,8 +72,12 @@ int core_lookup(struct core *c, uint64_t parent, const char *name, struct core_a
 	size_t len = strlen(name);
 	int ret;
 
-	if (len > INDEX_NAME_MAX)
-		return -ENAMETOOLONG;
+	if (len > INDEX_NAME_MAX) {
+		uint64_t up;
+
+		ret = parent_of(c, parent, &up);
+		return ret ? ret : -ENAMETOOLONG;
+	}
 	if (!strcmp(name, ".") || !strcmp(name, "..")) {
 		uint64_t up;
 

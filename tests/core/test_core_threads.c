@@ -23,7 +23,7 @@ struct worker {
 	struct fixture *f;
 	pthread_t thread;
 	unsigned number, rounds;
-	uint64_t rng, dir, shared;
+	uint64_t rng, dir, other, shared;
 	int ret; /* cmocka's asserts are for the main thread */
 	const char *what;
 };
@@ -233,7 +233,7 @@ static void test_names(void **state)
 static void *cross(void *arg)
 {
 	struct worker *w = arg;
-	uint64_t a = find(w->f, CORE_ROOT, "a"), b = find(w->f, CORE_ROOT, "b");
+	uint64_t a = w->dir, b = w->other;
 
 	for (unsigned n = 0; n < w->rounds && !w->ret; n++) {
 		int ret = w->number % 2 ? core_rename(w->f->core, a, "x", b, "x", 0)
@@ -253,10 +253,13 @@ static void test_cross_renames(void **state)
 {
 	struct fixture *f = *state;
 	struct worker w[4] = {0};
-	uint64_t a = make(f, CORE_ROOT, "a", S_IFDIR | 0755);
+	uint64_t a = make(f, CORE_ROOT, "a", S_IFDIR | 0755), b = make(f, CORE_ROOT, "b", S_IFDIR | 0755);
 
-	(void)make(f, CORE_ROOT, "b", S_IFDIR | 0755);
 	(void)make(f, a, "x", S_IFDIR | 0755);
+	for (unsigned n = 0; n < 4; n++) {
+		w[n].dir = a;
+		w[n].other = b;
+	}
 	run_workers(f, w, 4, cross, SLOW_BUILD ? 200 : 2000);
 	fixture_remount(f);
 }
