@@ -1,0 +1,403 @@
+"""The command line: what is said, exit statuses, where passphrases come from, mount(8), signals."""
+
+import contextlib
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+
+from apfsmount import CI, FAST, PASSPHRASE, Skip, Volume, check, main, mounted, need, run, say, tool, wait_for
+
+BUILD = os.environ.get("APFS_BUILD", "")
+
+
+def fails(status, text, *argv, **options):
+    """A status, and one line that holds the text."""
+    got, out = run(*argv, status=None, **options)
+    shown = " ".join(str(a) for a in argv)
+    check(got == status, f"{shown}: status {got}, not {status}:\n{out}")
+    check(text in out, f"{shown}: does not say {text!r}:\n{out}")
+    check(out.count("\n") == 1, f"{shown}: says more than one line:\n{out}")
+
+
+def daemons(store):
+    """Process ids of apfs-mount that serve the store."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                words = f.read().split(b"\0")
+            if os.fsencode(store) in words and b"apfs" in os.path.basename(words[0]):
+                found.append(int(pid))
+    return found
+
+
+def gone(pid):
+    def over():
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+                return f.read().rsplit(")", 1)[1].split()[0] == "Z"
+        except OSError:
+            return True
+
+    return over
+
+
+@contextlib.contextmanager
+def background(v, *argv, **options):
+    """A mount in the background, as people have it."""
+    run(*argv, **options)
+    check(mounted(v.mnt) == "fuse.apfs", f"mounted is {mounted(v.mnt)}")
+    (pid,) = daemons(v.store)
+    try:
+        yield pid
+    finally:
+        subprocess.run(["umount", "-l", v.mnt], check=False, stderr=subprocess.DEVNULL)
+        with contextlib.suppress(ProcessLookupError, Exception):
+            wait_for(gone(pid), 20, "")
+        if not gone(pid)():
+            os.kill(pid, signal.SIGKILL)
+
+
+def put(path, data=b"data"):
+    with open(path, "wb") as f:
+        f.write(data)
+
+
+def get(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def help_texts():
+    need()
+    for argv in ([tool("apfs-mount")], [tool("apfs")], *([tool("apfs"), c] for c in ("init", "info", "passwd", "sync", "umount"))):
+        out = run(*argv, "--help")
+        check("STORE" in out or "MOUNT" in out or "PATH" in out, f"{argv} --help: {out}")
+        if len(argv) == 1:
+            check(re.search(r"\d+\.\d+", run(*argv, "--version")), "--version has no number")
+    for status in (10, 11, 13, 20, 23):
+        check(f" {status}  " in run(tool("apfs-mount"), "--help"), f"--help does not list status {status}")
+
+
+def usage_errors():
+    need()
+    status, out = run(tool("apfs-mount"), status=None)
+    check(status == 1 and "STORE" in out, f"{status} {out}")
+    status, out = run(tool("apfs"), status=None)
+    check(status == 1, f"{status} {out}")
+    fails(1, "nonsense", tool("apfs"), "nonsense")
+    fails(1, "3 birds", tool("apfs-mount"), "--memory", "3 birds", "/a", "/b")
+    fails(1, "unknown_word", tool("apfs-mount"), "/a", "/b", "-o", "unknown_word")
+    fails(1, "commit-interval", tool("apfs-mount"), "--commit-interval=never", "/a", "/b")
+    fails(1, "compress", tool("apfs-mount"), "--compress=rar", "/a", "/b")
+    status, out = run(tool("apfs-mount"), "--nonsense", "/a", "/b", status=None)
+    check(status == 1 and "nonsense" in out, f"{status} {out}")
+
+
+def mount_errors():
+    need()
+    with Volume(mount=False) as v:
+        mount = (tool("apfs-mount"), "--passfile", v.passfile)
+        there = os.path.join(v.root, "there")
+        os.mkdir(there)
+        wrong = os.path.join(v.root, "wrong")
+        put(wrong, b"wrong\n")
+        fails(10, "not a store", *mount, os.path.join(v.root, "none"), v.mnt)
+        fails(10, "not a store", *mount, there, v.mnt)
+        fails(10, "not a store", *mount, wrong, v.mnt)
+        fails(11, "wrong passphrase", tool("apfs-mount"), "--passfile", wrong, v.store, v.mnt)
+        fails(12, "", tool("apfs-mount"), "--passfile", os.path.join(v.root, "none"), v.store, v.mnt)
+        fails(12, "", tool("apfs-mount"), v.store, v.mnt, stdin=subprocess.DEVNULL)
+        fails(12, "status 3", tool("apfs-mount"), "--extpass", "exit 3", v.store, v.mnt)
+        fails(16, "already", tool("apfs"), "init", "--passfile", v.passfile, v.store)
+        put(os.path.join(there, "file"))
+        fails(16, "", tool("apfs"), "init", "--passfile", v.passfile, *FAST, there)
+        fails(20, "mountpoint", *mount, v.store, os.path.join(v.root, "none"))
+        fails(20, "not a directory", *mount, v.store, wrong)
+        fails(22, "inside", *mount, v.store, v.store)
+        os.mkdir(os.path.join(v.store, "sub"))
+        fails(22, "inside", *mount, v.store, os.path.join(v.store, "sub"))
+        os.rmdir(os.path.join(v.store, "sub"))
+        fails(22, "inside", *mount, v.store, v.root)
+        fails(30, "", tool("apfs"), "sync", there)
+        fails(30, "", tool("apfs"), "umount", there)
+        fails(10, "", tool("apfs"), "info", there)
+        check(not daemons(v.store) and not mounted(v.mnt), "a failed mount leaves something behind")
+        v.mount()
+        fails(13, f"process {v.daemon.pid} on ", *mount, v.store, there)
+        fails(13, "in use", tool("apfs"), "passwd", "--passfile", v.passfile, "--new-passfile", wrong, v.store)
+        run(tool("apfs"), "init", "--passfile", v.passfile, *FAST, os.path.join(v.root, "second"))
+        fails(21, "mounted", *mount, os.path.join(v.root, "second"), v.mnt)
+        with open(v.path("f"), "w", encoding="ascii"):
+            fails(31, "busy", tool("apfs"), "umount", v.mnt)
+        v.umount()
+
+
+def no_fuse():
+    """In a mount namespace whose /dev lacks it."""
+    need("unshare")
+    if os.getuid() != 0:
+        return
+    with Volume(mount=False) as v:
+        script = 'mount -t tmpfs none /dev && mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9 && exec "$@"'
+        argv = ("unshare", "-m", "sh", "-c", script, "sh", tool("apfs-mount"), "--passfile", v.passfile, v.store, v.mnt)
+        fails(23, "fuse", *argv)
+
+
+def damaged_superblock():
+    need()
+    with Volume(mount=False) as v:
+        mount = (tool("apfs-mount"), "--passfile", v.passfile)
+        for name in ("superblock", "superblock.bak"):
+            path = os.path.join(v.store, name)
+            data = bytearray(get(path))
+            data[len(data) // 2] ^= 1
+            put(path, data)
+        fails(15, "", *mount, v.store, v.mnt)
+        for name in ("superblock", "superblock.bak"):
+            put(os.path.join(v.store, name), b"")
+        status, out = run(*mount, v.store, v.mnt, status=None)
+        check(status in (10, 15) and out.count("\n") == 1, f"{status} {out}")
+
+
+def passphrases():
+    """From a file, a command, standard input, a terminal."""
+    need()
+    with Volume(mount=False) as v:
+        apfs_mount, places = tool("apfs-mount"), (v.store, v.mnt)
+        for argv, options in (
+            ((apfs_mount, "--passfile", v.passfile, *places), {}),
+            ((apfs_mount, *places, "--extpass", f"cat '{v.passfile}'"), {}),
+            ((apfs_mount, *places), {"input": PASSPHRASE + "\nmore"}),
+            ((apfs_mount, *places, "-o", f"passfile={v.passfile},memory=64M"), {}),
+        ):
+            with background(v, *argv, **options) as pid:
+                put(v.path("f"))
+                run(tool("apfs"), "umount", v.mnt)
+                check(gone(pid)(), "umount returned before the daemon's end")
+        status, out = at_terminal((apfs_mount, *places), (PASSPHRASE,))
+        pids = daemons(v.store)
+        try:
+            check(status == 0 and PASSPHRASE not in out, f"at a terminal: {status} {out}")
+            check(get(v.path("f")) == b"data", "another file")
+            run(tool("apfs"), "umount", v.mnt)
+        finally:
+            subprocess.run(["umount", "-l", v.mnt], check=False, stderr=subprocess.DEVNULL)
+            for pid in pids:
+                wait_for(gone(pid), 20, "the daemon does not end")
+        status, out = at_terminal((tool("apfs"), "init", *FAST, os.path.join(v.root, "new")), ("one", "two"))
+        check(status == 12 and "differ" in out, f"two passphrases: {status} {out}")
+        status, out = at_terminal((tool("apfs"), "init", *FAST, os.path.join(v.root, "new")), ("one", "one"))
+        check(status == 0, f"init at a terminal: {status} {out}")
+
+
+def at_terminal(argv, answers):
+    """Answers each prompt: the status and all that was shown."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execv(argv[0], argv)
+    shown = b""
+    try:
+        for answer in answers:
+            while not shown.endswith(b": "):
+                check(select.select([fd], [], [], 30)[0], f"no prompt: {shown}")
+                shown += os.read(fd, 1000)
+            time.sleep(0.1)
+            os.write(fd, answer.encode() + b"\n")
+            shown += b"\0"
+        with contextlib.suppress(OSError):
+            while select.select([fd], [], [], 60)[0] and (data := os.read(fd, 1000)):
+                shown += data
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode(errors="replace")
+    finally:
+        os.close(fd)
+
+
+def passwd():
+    need()
+    with Volume(mount=False) as v:
+        new = os.path.join(v.root, "new")
+        put(new, b"the new one\n")
+        fails(11, "wrong passphrase", tool("apfs"), "passwd", "--passfile", new, "--new-passfile", new, v.store)
+        run(tool("apfs"), "passwd", "--passfile", v.passfile, "--new-passfile", new, v.store)
+        fails(11, "wrong passphrase", tool("apfs-mount"), "--passfile", v.passfile, v.store, v.mnt)
+        run(tool("apfs"), "passwd", v.store, input=f"the new one\n{PASSPHRASE}\n")
+        v.mount()
+
+
+def signals():
+    """SIGTERM, SIGINT and SIGHUP end cleanly: all is durable, the mount is gone, the status 0."""
+    need()
+    with Volume(mount=False) as v:
+        for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            v.mount()
+            put(v.path(sig.name), b"x" * 100000)
+            v.daemon.send_signal(sig)
+            check(v.daemon.wait(60) == 0, f"{sig.name}: status {v.daemon.returncode}: {v.log_tail()}")
+            v.daemon = None
+            check(not mounted(v.mnt), f"{sig.name} leaves the mount")
+        v.mount()
+        check(sorted(os.listdir(v.mnt)) == ["SIGHUP", "SIGINT", "SIGTERM"], "names are missing")
+        check(all(len(get(v.path(n))) == 100000 for n in os.listdir(v.mnt)), "data is missing")
+
+
+def syncs():
+    """apfs sync, then a kill: everything is there."""
+    need()
+    with Volume("--commit-interval", "1h") as v:
+        for name in ("a", "b"):
+            put(v.path(name), b"y" * 50000)
+        v.sync()
+        put(v.path("later"))
+        v.kill()
+        v.mount()
+        check({"a", "b"} <= set(os.listdir(v.mnt)) and len(get(v.path("b"))) == 50000, "synced files are missing")
+
+
+def read_only():
+    need()
+    with Volume() as v:
+        put(v.path("f"))
+        for options in (("--ro",), ("-o", "ro")):
+            v.remount(*options)
+            check(get(v.path("f")) == b"data", "another file")
+            for call in (lambda: put(v.path("g")), lambda: os.unlink(v.path("f")), lambda: os.chmod(v.path("f"), 0o600)):
+                try:
+                    call()
+                    check(False, "a write succeeded on a read-only mount")
+                except OSError as e:
+                    check(e.errno == 30, f"{e}, not EROFS")
+
+
+def info():
+    need()
+    with Volume(init=("--cipher", "xchacha20-poly1305")) as v:
+        put(v.path("f"), b"text " * 100000)
+        v.sync()
+        out = run(tool("apfs"), "info", v.store)
+        for word in ("format", "uuid", "xchacha20-poly1305", "slot", "Argon2id"):
+            check(word in out, f"info of a store lacks {word}:\n{out}")
+        out = run(tool("apfs"), "info", v.mnt)
+        for word in ("inodes", "logical", "ratio", "segments", "dead"):
+            check(word in out, f"info of a mount lacks {word}:\n{out}")
+        out = run(tool("apfs"), "info", v.path("f"))
+        for word in ("chunks", "zstd", "ratio"):
+            check(word in out, f"info of a file lacks {word}:\n{out}")
+
+
+def formats():
+    """Every suite and codec carries data."""
+    need()
+    data = bytes(range(256)) * 2000
+    for suite in ("aes-256-gcm", "chacha20-poly1305", "xchacha20-poly1305"):
+        with Volume(init=("--cipher", suite)) as v:
+            for codec in ("off", "lz4", "zstd", "zstd:5"):
+                v.remount("--compress", codec)
+                put(v.path(codec), data)
+                v.remount()
+                check(get(v.path(codec)) == data, f"{suite} {codec}: other data")
+
+
+def init_and_mount():
+    need()
+    with Volume(mount=False) as v:
+        shutil.rmtree(v.store)
+        argv = (tool("apfs-mount"), "--init", *FAST, "--passfile", v.passfile, v.store, v.mnt)
+        for _ in range(2):
+            with background(v, *argv):
+                put(v.path("f"))
+                run(tool("apfs"), "umount", v.mnt)
+
+
+def logs():
+    """A log file gets what the mount says, and no names of files."""
+    need()
+    with Volume(mount=False) as v:
+        log = os.path.join(v.root, "its log")
+        with background(v, tool("apfs-mount"), "--passfile", v.passfile, "--log", log, v.store, v.mnt):
+            put(v.path("a secret name"))
+            run(tool("apfs"), "umount", v.mnt)
+        text = get(log)
+        check(text and b"secret" not in text, f"the log: {text}")
+        check(os.stat(log).st_mode & 0o777 == 0o600, "others may read the log")
+
+
+HELPER = """
+set -e
+mkdir "$ROOT/sbin"
+ln -s "$BIN/apfs-mount" "$ROOT/sbin/mount.fuse.apfs"
+ln -s "$BIN/apfs" "$ROOT/sbin/umount.fuse.apfs"
+mount -t overlay -o "ro,lowerdir=$ROOT/sbin:/usr/sbin" none /usr/sbin || exit 77
+mount -t fuse.apfs -o "passfile=$ROOT/pass,noatime" "$ROOT/store" "$ROOT/mnt"
+echo by mount > "$ROOT/mnt/f"
+findmnt -n -o FSTYPE,SOURCE,OPTIONS "$ROOT/mnt"
+umount "$ROOT/mnt"
+echo "$ROOT/store $ROOT/mnt fuse.apfs noauto,nofail,x-systemd.automount,memory=64M,passfile=$ROOT/pass 0 0" > "$ROOT/fstab"
+mount -T "$ROOT/fstab" "$ROOT/mnt"
+cat "$ROOT/mnt/f"
+umount "$ROOT/mnt"
+"$BIN/apfs-mount" --passfile "$ROOT/pass" "$ROOT/store" "$ROOT/mnt"
+cat "$ROOT/mnt/f"
+umount "$ROOT/mnt"
+"""
+
+
+def mount_helpers():
+    """mount(8), an fstab line and umount(8), in a mount namespace where the helpers are in /sbin."""
+    need("unshare", "findmnt")
+    if os.getuid() != 0:
+        return
+    with Volume(mount=False) as v:
+        env = {**os.environ, "ROOT": v.root, "BIN": os.path.realpath(os.path.dirname(tool("apfs")))}
+        status, out = run("unshare", "-m", "sh", "-c", HELPER, status=None, env=env)
+        left = daemons(v.store)
+        for pid in left:
+            os.kill(pid, signal.SIGTERM)
+        if status == 77:
+            raise Skip(f"no overlay: {out}")
+        check(status == 0, f"status {status}:\n{out}")
+        check(out.count("by mount") == 2 and "fuse.apfs" in out and v.store in out, out)
+        check(not left, "umount(8) returned before the daemon's end")
+
+
+def installed():
+    """cmake --install puts everything where mount(8) and people look."""
+    need("cmake")
+    if not BUILD:
+        return
+    with Volume(mount=False) as v:
+        dest = os.path.join(v.root, "dest")
+        run("cmake", "--install", BUILD, "--prefix", "/usr", env={**os.environ, "DESTDIR": dest})
+        found = {os.path.join(folder, n)[len(dest) :] for folder, _, names in os.walk(dest) for n in names}
+        say(" ".join(sorted(found)))
+        for name in ("apfs", "apfs-mount"):
+            check(f"/usr/bin/{name}" in found, f"{name} is not installed")
+        for name in ("mount.fuse.apfs", "umount.fuse.apfs"):
+            check(any(f.endswith(f"sbin/{name}") for f in found), f"{name} is not installed")
+
+
+if CI and os.getuid() != 0:
+    say("not root: no_fuse and mount_helpers are left out")
+main(
+    help_texts,
+    usage_errors,
+    mount_errors,
+    no_fuse,
+    damaged_superblock,
+    passphrases,
+    passwd,
+    signals,
+    syncs,
+    read_only,
+    info,
+    formats,
+    init_and_mount,
+    logs,
+    mount_helpers,
+    installed,
+)
