@@ -10,7 +10,7 @@
 
 enum err_domain {
 	ERR_NONE = 0,
-	ERR_IO,	    /* the backing storage failed */
+	ERR_IO,     /* the backing storage failed */
 	ERR_FORMAT, /* bytes of STORE are not what docs/FORMAT.md says */
 	ERR_AUTH,   /* bytes of STORE fail authentication */
 	ERR_CODEC,  /* a frame does not decompress */

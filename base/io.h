@@ -26,9 +26,9 @@ struct io_space {
 };
 
 struct io_stat {
-	uint64_t size;	 /* bytes */
+	uint64_t size;   /* bytes */
 	uint64_t stored; /* bytes allocated on the device */
-	int64_t mtime;	 /* seconds since the epoch */
+	int64_t mtime;   /* seconds since the epoch */
 	bool dir;
 };
 

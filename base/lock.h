@@ -17,10 +17,10 @@ static inline pthread_mutex_t *lock_scope_begin(pthread_mutex_t *m)
 }
 
 #define LOCK_NAME2(a, b) a##b
-#define LOCK_NAME(a, b)	 LOCK_NAME2(a, b)
+#define LOCK_NAME(a, b)  LOCK_NAME2(a, b)
 /* NOLINTBEGIN(bugprone-macro-parentheses): it is a declaration */
-#define SCOPED_LOCK(m)                                                                                                 \
-	__attribute__((cleanup(lock_scope_end), unused)) pthread_mutex_t *LOCK_NAME(scope_lock_, __LINE__) =           \
+#define SCOPED_LOCK(m)                                                                                       \
+	__attribute__((cleanup(lock_scope_end), unused)) pthread_mutex_t *LOCK_NAME(scope_lock_, __LINE__) = \
 	    lock_scope_begin(m)
 /* NOLINTEND(bugprone-macro-parentheses) */
 

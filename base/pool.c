@@ -12,11 +12,11 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #else
-#define ASAN_POISON_MEMORY_REGION(addr, size)	((void)(addr), (void)(size))
+#define ASAN_POISON_MEMORY_REGION(addr, size)   ((void)(addr), (void)(size))
 #define ASAN_UNPOISON_MEMORY_REGION(addr, size) ((void)(addr), (void)(size))
 #endif
 
-#define CLASSES	  5u /* 4, 8, 16, 32 and 64 KiB */
+#define CLASSES   5u /* 4, 8, 16, 32 and 64 KiB */
 #define NO_BLOCK  UINT32_MAX
 #define HUGE_PAGE ((size_t)2 << 20)
 
@@ -37,8 +37,8 @@ struct pool {
 	void *map; /* the mapping that holds the arena, for munmap */
 	size_t map_len;
 	uint32_t nblocks;
-	uint32_t fresh;		   /* blocks from here on were never used */
-	uint32_t unused;	   /* stack of used blocks that are free again, through next */
+	uint32_t fresh;            /* blocks from here on were never used */
+	uint32_t unused;           /* stack of used blocks that are free again, through next */
 	uint32_t partial[CLASSES]; /* blocks with a free piece */
 	_Atomic size_t used;
 	struct block *block;

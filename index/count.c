@@ -121,12 +121,12 @@ static int count_apply(struct index *ix, const struct count *c, struct err *e)
 	if (ret == 0) {
 		if (c->extents > 0)
 			return err_set(e, -EINVAL, ERR_USAGE, "an extent names chunk %" PRIu64 ", which has no row",
-				       c->chunk);
+			               c->chunk);
 		return 0; /* the row is lost: nothing to count any more */
 	}
 	if (row.refs > INT64_MAX || (c->extents < 0 && (uint64_t)-c->extents > row.refs)) {
 		log_error("index: chunk %" PRIu64 " counts %" PRIu64 " extents, of which %" PRId64 " went", c->chunk,
-			  row.refs, -c->extents);
+		          row.refs, -c->extents);
 		return err_set(e, -EIO, ERR_FORMAT, "the index miscounts the extents of chunk %" PRIu64, c->chunk);
 	}
 	uint64_t refs = row.refs + (uint64_t)c->extents;
@@ -154,7 +154,7 @@ static int segment_apply(struct index *ix, const struct segment_count *s, struct
 	int ret = stmt_run(ix, st);
 	if (!ret && s->chunks > 0 && !sqlite3_changes(ix->db))
 		return err_set(e, -EINVAL, ERR_USAGE, "a chunk is in segment %" PRIu64 ", which has no row",
-			       s->segment);
+		               s->segment);
 	return ret;
 }
 

@@ -9,8 +9,8 @@
 #include <sqlite3.h>
 #include <stdatomic.h>
 
-#define INDEX_SCHEMA	   1
-#define INDEX_CACHE	   (16 << 20) /* bytes of pages kept */
+#define INDEX_SCHEMA       1
+#define INDEX_CACHE        (16 << 20) /* bytes of pages kept */
 #define INDEX_CHECKPOINT   ((uint64_t)16 << 20)
 #define INDEX_FRAME_HEADER 24 /* bytes before each page in the WAL */
 
@@ -77,8 +77,8 @@ struct index {
 	struct count *counts;
 	struct segment_count *segment_counts;
 
-	sqlite3_int64 changes;	/* sqlite3_total_changes64 when the transaction began */
-	uint32_t per_change;	/* bytes of dirty pages a changed row has cost lately */
+	sqlite3_int64 changes;  /* sqlite3_total_changes64 when the transaction began */
+	uint32_t per_change;    /* bytes of dirty pages a changed row has cost lately */
 	uint64_t checkpoint_at; /* bytes of WAL in use */
 	uint64_t checkpoint_every;
 	atomic_size_t pending;

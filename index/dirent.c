@@ -108,7 +108,7 @@ int index_dirent_set(struct index *ix, uint64_t parent, const char *name, size_t
 }
 
 int index_dirent_list(struct index *ix, uint64_t parent, uint64_t after, bool want_inodes, index_dirent_fn fn,
-		      void *arg)
+                      void *arg)
 {
 	struct index_dirent d;
 	struct index_inode inode;

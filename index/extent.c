@@ -14,7 +14,7 @@
 struct span {
 	struct index_extent x[SPAN_MAX];
 	size_t n;
-	bool more;		    /* there are more below x[n - 1] */
+	bool more;                  /* there are more below x[n - 1] */
 	struct index_extent before; /* the extent that ends exactly where the range begins; len 0 if none */
 };
 
@@ -38,7 +38,7 @@ static int extent_read(sqlite3_stmt *st, struct index_extent *x)
 }
 
 int index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct index_extent *out, size_t max,
-		      size_t *n)
+                      size_t *n)
 {
 	struct index_extent x;
 	int ret = 0;
@@ -178,7 +178,7 @@ static void count_change(struct index *ix, uint64_t chunk, int64_t extents)
  * With chunk 0 it only clears. At most: cut the extent at the left, remove those inside, add the rest of the one at
  * the right, add or join x. */
 static int span_replace(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, const struct span *s,
-			const struct index_extent *x)
+                        const struct index_extent *x)
 {
 	const struct index_extent *high = s->n ? &s->x[0] : NULL, *low = s->n ? &s->x[s->n - 1] : NULL;
 	const struct index_extent *before = s->before.len ? &s->before : NULL;
@@ -209,7 +209,7 @@ static int span_replace(struct index *ix, uint64_t ino, uint64_t from, uint64_t 
 		ret = extent_delete(ix, ino, s->x[inside - 1].off, to, inside);
 	if (!ret && high && end_of(high) > to) {
 		struct index_extent rest = {to, end_of(high) - to, high->chunk,
-					    high->chunk_off + (uint32_t)(to - high->off)};
+		                            high->chunk_off + (uint32_t)(to - high->off)};
 		ret = extent_insert(ix, ino, &rest);
 		count_change(ix, rest.chunk, 1);
 	}

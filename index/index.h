@@ -20,9 +20,9 @@
 
 struct index;
 
-#define INDEX_NAME_MAX	 255
+#define INDEX_NAME_MAX   255
 #define INDEX_OFFSET_MAX ((uint64_t)INT64_MAX) /* offsets and sizes are at most this */
-#define INDEX_RESERVE	 40		       /* bytes at the end of each page, for nonce and tag */
+#define INDEX_RESERVE    40                    /* bytes at the end of each page, for nonce and tag */
 
 /* Creates an empty index.db, durably. -EEXIST if there is one. */
 int index_create(struct io *io, uint32_t page_size, struct err *e) MUST_CHECK;
@@ -67,7 +67,7 @@ enum { INDEX_INODE_XATTRS = 1 /* may have extended attributes; unset: certainly 
 struct index_inode {
 	uint64_t ino;
 	uint32_t mode, nlink, uid, gid, rdev, flags;
-	uint64_t size;	 /* bytes; a symlink's: its target's length; a directory's: its number of entries */
+	uint64_t size;   /* bytes; a symlink's: its target's length; a directory's: its number of entries */
 	uint64_t blocks; /* estimate of 512-byte units stored */
 	uint64_t parent; /* of a directory; 0 otherwise */
 	uint64_t generation;
@@ -75,7 +75,7 @@ struct index_inode {
 };
 
 int index_inode_get(struct index *ix, uint64_t ino, struct index_inode *out) MUST_CHECK; /* -ENOENT */
-int index_inode_put(struct index *ix, const struct index_inode *in) MUST_CHECK;		 /* inserts or replaces */
+int index_inode_put(struct index *ix, const struct index_inode *in) MUST_CHECK;          /* inserts or replaces */
 /* Removes the row with its symlink target, extended attributes and extents. Absent is no error. */
 int index_inode_delete(struct index *ix, uint64_t ino) MUST_CHECK;
 /* Inodes with nlink 0: files that were unlinked while open when the last mount ended. Up to max numbers: the count. */
@@ -89,25 +89,25 @@ int index_symlink_get(struct index *ix, uint64_t ino, char *target, size_t *len)
 
 struct index_dirent {
 	uint64_t ino, cookie; /* cookie rises with creation: the readdir offset */
-	uint8_t type;	      /* DT_* of the inode */
+	uint8_t type;         /* DT_* of the inode */
 	uint8_t name_len;
 	char name[INDEX_NAME_MAX + 1];
 };
 
 int index_dirent_get(struct index *ix, uint64_t parent, const char *name, size_t len,
-		     struct index_dirent *out) MUST_CHECK;					     /* -ENOENT */
+                     struct index_dirent *out) MUST_CHECK;                                           /* -ENOENT */
 int index_dirent_add(struct index *ix, uint64_t parent, const struct index_dirent *d) MUST_CHECK;    /* -EEXIST */
 int index_dirent_remove(struct index *ix, uint64_t parent, const char *name, size_t len) MUST_CHECK; /* -ENOENT */
 /* Makes an existing name (its cookie stays) refer to another inode. -ENOENT */
 int index_dirent_set(struct index *ix, uint64_t parent, const char *name, size_t len, uint64_t ino,
-		     uint8_t type) MUST_CHECK;
+                     uint8_t type) MUST_CHECK;
 
 /* Calls fn for the entries of parent with a cookie above `after`, in order of cookies, until there are no more or fn
  * returns non-zero (which is not an error). inode is the entry's row, or NULL where want_inodes is false or the row
  * is not written yet. fn runs under the index's mutex and must not call the index. */
 typedef int (*index_dirent_fn)(void *arg, const struct index_dirent *d, const struct index_inode *inode);
 int index_dirent_list(struct index *ix, uint64_t parent, uint64_t after, bool want_inodes, index_dirent_fn fn,
-		      void *arg) MUST_CHECK;
+                      void *arg) MUST_CHECK;
 
 /* --- extended attributes ------------------------------------------------------------------------------------------ */
 
@@ -122,13 +122,13 @@ int index_xattr_list(struct index *ix, uint64_t ino, char *names, size_t *len) M
 
 struct index_extent {
 	uint64_t off, len;  /* bytes of the file */
-	uint64_t chunk;	    /* 0 in index_extent_set: a hole */
+	uint64_t chunk;     /* 0 in index_extent_set: a hole */
 	uint32_t chunk_off; /* bytes into the chunk's plaintext */
 };
 
 /* The extents that overlap [from, to), ascending, unclipped, at most max: *n. What lies between them is a hole. */
 int index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct index_extent *out, size_t max,
-		      size_t *n) MUST_CHECK;
+                      size_t *n) MUST_CHECK;
 /* Maps [off, off + len) to x->chunk, or to a hole; what was there is cut, split or removed. The chunk's row must exist
  * by the next commit. Joins with a predecessor that it continues in file and chunk. */
 int index_extent_set(struct index *ix, uint64_t ino, const struct index_extent *x) MUST_CHECK;
@@ -154,9 +154,9 @@ int index_chunk_get(struct index *ix, uint64_t id, struct index_chunk *out, void
 int index_inline_get(struct index *ix, uint64_t id, void *buf, size_t *len) MUST_CHECK;
 
 enum index_segment_state {
-	INDEX_SEGMENT_OPEN = 0,	  /* appended to by the mount that made it */
+	INDEX_SEGMENT_OPEN = 0,   /* appended to by the mount that made it */
 	INDEX_SEGMENT_SEALED = 1, /* complete */
-	INDEX_SEGMENT_DEAD = 2,	  /* nothing refers to it: its file may be deleted, then its row */
+	INDEX_SEGMENT_DEAD = 2,   /* nothing refers to it: its file may be deleted, then its row */
 	INDEX_SEGMENT_INLINE = 3  /* no file; the header is in the row */
 };
 
@@ -165,8 +165,8 @@ struct index_segment {
 	uint8_t name[16];
 	uint32_t epoch;
 	enum index_segment_state state;
-	uint64_t total;	 /* bytes of the file */
-	uint64_t live;	 /* stored bytes of chunks that have extents: kept by index_commit */
+	uint64_t total;  /* bytes of the file */
+	uint64_t live;   /* stored bytes of chunks that have extents: kept by index_commit */
 	uint64_t chunks; /* such chunks: kept by index_commit */
 	uint8_t header[128];
 	size_t header_len;
@@ -192,7 +192,7 @@ struct index_totals {
 int index_totals(struct index *ix, struct index_totals *out) MUST_CHECK;
 /* Stored bytes and codecs of one file are answered by its extents and their chunks: fn for each distinct chunk. */
 int index_file_chunks(struct index *ix, uint64_t ino, int (*fn)(void *arg, const struct index_chunk *c),
-		      void *arg) MUST_CHECK;
+                      void *arg) MUST_CHECK;
 /* Bytes of the database and of its WAL. */
 void index_size(struct index *ix, uint64_t *db, uint64_t *wal);
 

@@ -28,11 +28,11 @@ void inode_read(sqlite3_stmt *st, int c, struct index_inode *out)
 static void inode_bind(sqlite3_stmt *st, const struct index_inode *in)
 {
 	const uint64_t value[INODE_COLUMNS] = {
-	    in->ino,	    in->mode,
-	    in->nlink,	    in->uid,
-	    in->gid,	    in->rdev,
-	    in->flags,	    in->size,
-	    in->blocks,	    in->parent,
+	    in->ino,        in->mode,
+	    in->nlink,      in->uid,
+	    in->gid,        in->rdev,
+	    in->flags,      in->size,
+	    in->blocks,     in->parent,
 	    in->generation, (uint64_t)in->atime.sec,
 	    in->atime.nsec, (uint64_t)in->mtime.sec,
 	    in->mtime.nsec, (uint64_t)in->ctime.sec,

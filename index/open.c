@@ -42,7 +42,7 @@ int index_create(struct io *io, uint32_t page_size, struct err *e)
 static const char *const pragmas[] = {
     "PRAGMA locking_mode = EXCLUSIVE", /* before the first read: keeps the wal-index on the heap */
     "PRAGMA temp_store = MEMORY",      "PRAGMA synchronous = NORMAL",
-    "PRAGMA cache_spill = OFF",	       "PRAGMA mmap_size = 0",
+    "PRAGMA cache_spill = OFF",        "PRAGMA mmap_size = 0",
     "PRAGMA wal_autocheckpoint = 0",   "PRAGMA cache_size = -16384", /* INDEX_CACHE in KiB */
     "PRAGMA secure_delete = OFF",      "PRAGMA cell_size_check = ON",
     "PRAGMA trusted_schema = OFF",

@@ -7,7 +7,7 @@
 /* Bytes 18 and 19 of a database's first page: the versions needed to write and to read it; 2 means WAL. */
 #define HEADER_WRITE_VERSION 18
 #define HEADER_READ_VERSION  19
-#define HEADER_LEN	     100
+#define HEADER_LEN           100
 
 /* docs/FORMAT.md explains the columns. */
 static const char schema[] =
@@ -57,7 +57,7 @@ int schema_image(uint32_t page_size, unsigned char **image, size_t *len, struct 
 
 	if (page_size < 512 || page_size > 65536 || (page_size & (page_size - 1)))
 		return err_set(e, -EINVAL, ERR_USAGE,
-			       "page size %u of the index is not a power of two from 512 to 65536", page_size);
+		               "page size %u of the index is not a power of two from 512 to 65536", page_size);
 	if (sqlite3_open_v2(":memory:", &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
 		return image_error(db, e);
 	/* auto_vacuum makes the first page, which fixes what the other two set. */
@@ -97,12 +97,12 @@ int schema_check(struct index *ix, struct err *e)
 		return err_set(e, ret, ERR_INDEX, "index.db cannot be read: %s", sqlite3_errmsg(ix->db));
 	if (version > INDEX_SCHEMA)
 		return err_set(e, -EPROTONOSUPPORT, ERR_FORMAT, "the index has schema %llu, newer than %d",
-			       (unsigned long long)version, INDEX_SCHEMA);
+		               (unsigned long long)version, INDEX_SCHEMA);
 	if (version != INDEX_SCHEMA)
 		return err_set(e, -EUCLEAN, ERR_FORMAT, "index.db is not an index of this program");
 	if (sqlite3_file_control(ix->db, "main", SQLITE_FCNTL_RESERVE_BYTES, &reserve) != SQLITE_OK ||
 	    reserve != INDEX_RESERVE)
 		return err_set(e, -EUCLEAN, ERR_FORMAT, "pages of index.db reserve %d bytes, not %d", reserve,
-			       INDEX_RESERVE);
+		               INDEX_RESERVE);
 	return 0;
 }

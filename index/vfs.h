@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VFS_DB	"index.db"
+#define VFS_DB  "index.db"
 #define VFS_WAL "index.db-wal"
 
 struct vfs;
@@ -98,7 +98,7 @@ struct vfs {
 	bool db_unsynced;
 	bool header_unsynced;
 	_Atomic uint64_t wal_writes; /* changed under the index's mutex only */
-	uint64_t wal_synced;	     /* the value of wal_writes that the last fdatasync covers */
+	uint64_t wal_synced;         /* the value of wal_writes that the last fdatasync covers */
 };
 
 /* Records a failed io call and gives SQLite's code for it. */

@@ -50,7 +50,7 @@ static size_t aad_len(const struct aad *a)
 }
 
 static int part_seal(struct cipher_ctx *ctx, const struct chunk_key *k, const struct aad *a, const uint8_t *nonce,
-		     const void *in, size_t len, uint8_t *out)
+                     const void *in, size_t len, uint8_t *out)
 {
 	size_t nonce_len = cipher_nonce_len(k->suite);
 
@@ -60,7 +60,7 @@ static int part_seal(struct cipher_ctx *ctx, const struct chunk_key *k, const st
 
 /* len counts nonce and tag. */
 static int part_open(struct cipher_ctx *ctx, const struct chunk_key *k, const struct aad *a, const uint8_t *in,
-		     size_t len, void *out)
+                     size_t len, void *out)
 {
 	size_t nonce_len = cipher_nonce_len(k->suite);
 
@@ -68,7 +68,7 @@ static int part_open(struct cipher_ctx *ctx, const struct chunk_key *k, const st
 }
 
 int chunk_header_seal(struct cipher_ctx *ctx, const struct chunk_key *k, const uint8_t *nonce,
-		      const struct chunk_header *h, uint8_t *out)
+                      const struct chunk_header *h, uint8_t *out)
 {
 	uint8_t plain[CHUNK_HEADER_PLAIN];
 	struct cursor c = cursor_writer(plain, sizeof(plain));
@@ -161,8 +161,8 @@ void chunk_ranges_count(const struct pipeline_item *item, size_t nitems, uint32_
 }
 
 int chunk_table_seal(struct cipher_ctx *ctx, const struct chunk_key *k, const uint8_t *nonce,
-		     const struct chunk_header *h, const struct pipeline_item *item, size_t nitems,
-		     const struct pipeline_frame *frame, uint8_t *out)
+                     const struct chunk_header *h, const struct pipeline_item *item, size_t nitems,
+                     const struct pipeline_frame *frame, uint8_t *out)
 {
 	uint8_t *plain = out + cipher_nonce_len(k->suite);
 	struct cursor c = cursor_writer(plain, h->table_len);
@@ -187,7 +187,7 @@ int chunk_table_seal(struct cipher_ctx *ctx, const struct chunk_key *k, const ui
 }
 
 int chunk_table_open(struct cipher_ctx *ctx, const struct chunk_key *k, const struct chunk_header *h, const uint8_t *in,
-		     uint8_t *plain)
+                     uint8_t *plain)
 {
 	struct aad a;
 
@@ -211,7 +211,7 @@ static bool ranges_parse(struct cursor *c, const struct chunk_header *h, struct 
 }
 
 int chunk_table_parse(enum cipher_suite suite, const struct chunk_header *h, const uint8_t *plain,
-		      struct pipeline_range *range, struct pipeline_frame *frame)
+                      struct pipeline_range *range, struct pipeline_frame *frame)
 {
 	struct cursor c = cursor_reader(plain, h->table_len);
 	uint64_t sum = 0, stored = chunk_data_start(suite, h->table_len);
@@ -231,7 +231,7 @@ int chunk_table_parse(enum cipher_suite suite, const struct chunk_header *h, con
 }
 
 int chunk_frame_seal(struct cipher_ctx *ctx, const struct chunk_key *k, const uint8_t *nonce,
-		     const struct chunk_frame_id *id, const void *in, uint32_t len, uint8_t *out)
+                     const struct chunk_frame_id *id, const void *in, uint32_t len, uint8_t *out)
 {
 	struct aad a;
 
@@ -240,7 +240,7 @@ int chunk_frame_seal(struct cipher_ctx *ctx, const struct chunk_key *k, const ui
 }
 
 int chunk_frame_open(struct cipher_ctx *ctx, const struct chunk_key *k, const struct chunk_frame_id *id,
-		     const uint8_t *in, uint32_t stored_len, void *out)
+                     const uint8_t *in, uint32_t stored_len, void *out)
 {
 	struct aad a;
 

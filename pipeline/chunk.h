@@ -9,10 +9,10 @@
 #include "pipeline/cipher.h"
 #include "pipeline/pipeline.h"
 
-#define CHUNK_HEADER_PLAIN 36u	      /* bytes of the record header, unsealed */
-#define CHUNK_ENTRY	   9u	      /* bytes of a frame's entry in the table */
-#define CHUNK_RANGE_MIN	   3u	      /* bytes of the shortest range in the table */
-#define CHUNK_TABLE_MAX	   (8u << 20) /* bytes of the table, unsealed */
+#define CHUNK_HEADER_PLAIN 36u        /* bytes of the record header, unsealed */
+#define CHUNK_ENTRY        9u         /* bytes of a frame's entry in the table */
+#define CHUNK_RANGE_MIN    3u         /* bytes of the shortest range in the table */
+#define CHUNK_TABLE_MAX    (8u << 20) /* bytes of the table, unsealed */
 #define CHUNK_RANGES_MAX   (1u << 20)
 /* Two successive frames hold more than one frame size together. */
 #define CHUNK_FRAMES_MAX (2u * (PIPELINE_CHUNK_MAX / PIPELINE_FRAME_MIN) + 1u)
@@ -46,23 +46,23 @@ static inline uint32_t chunk_data_start(enum cipher_suite suite, uint32_t table_
 /* A sealed part is nonce, ciphertext, tag; `out` has room for all of it and the nonce is copied to its beginning.
  * chunk_header_open checks every length against the limits and against one another. */
 int chunk_header_seal(struct cipher_ctx *ctx, const struct chunk_key *k, const uint8_t *nonce,
-		      const struct chunk_header *h, uint8_t *out) MUST_CHECK;
+                      const struct chunk_header *h, uint8_t *out) MUST_CHECK;
 int chunk_header_open(struct cipher_ctx *ctx, const struct chunk_key *k, const uint8_t *in,
-		      struct chunk_header *h) MUST_CHECK;
+                      struct chunk_header *h) MUST_CHECK;
 
 /* The ranges that items make: their number and the bytes they take in a table. */
 void chunk_ranges_count(const struct pipeline_item *item, size_t nitems, uint32_t *nranges, uint64_t *bytes);
 
 /* Encodes the table of items and frames (h->table_len bytes) and seals it to out. */
 int chunk_table_seal(struct cipher_ctx *ctx, const struct chunk_key *k, const uint8_t *nonce,
-		     const struct chunk_header *h, const struct pipeline_item *item, size_t nitems,
-		     const struct pipeline_frame *frame, uint8_t *out) MUST_CHECK;
+                     const struct chunk_header *h, const struct pipeline_item *item, size_t nitems,
+                     const struct pipeline_frame *frame, uint8_t *out) MUST_CHECK;
 /* Opens the sealed table `in` into plain (h->table_len bytes). */
 int chunk_table_open(struct cipher_ctx *ctx, const struct chunk_key *k, const struct chunk_header *h, const uint8_t *in,
-		     uint8_t *plain) MUST_CHECK;
+                     uint8_t *plain) MUST_CHECK;
 /* Decodes an opened table: h->nranges ranges and h->nframes frames. -EBADMSG unless everything adds up. */
 int chunk_table_parse(enum cipher_suite suite, const struct chunk_header *h, const uint8_t *plain,
-		      struct pipeline_range *range, struct pipeline_frame *frame) MUST_CHECK;
+                      struct pipeline_range *range, struct pipeline_frame *frame) MUST_CHECK;
 
 /* Which frame of which chunk: what its seal is bound to. */
 struct chunk_frame_id {
@@ -75,10 +75,10 @@ struct chunk_frame_id {
 
 /* Seals len bytes of `in`, which may lie at out + nonce length already. */
 int chunk_frame_seal(struct cipher_ctx *ctx, const struct chunk_key *k, const uint8_t *nonce,
-		     const struct chunk_frame_id *id, const void *in, uint32_t len, uint8_t *out) MUST_CHECK;
+                     const struct chunk_frame_id *id, const void *in, uint32_t len, uint8_t *out) MUST_CHECK;
 /* Opens stored_len bytes of `in` to out, which has room for stored_len - chunk_overhead() bytes. */
 int chunk_frame_open(struct cipher_ctx *ctx, const struct chunk_key *k, const struct chunk_frame_id *id,
-		     const uint8_t *in, uint32_t stored_len, void *out) MUST_CHECK;
+                     const uint8_t *in, uint32_t stored_len, void *out) MUST_CHECK;
 
 /* Whether a frame's lengths and codec are possible. */
 bool chunk_frame_valid(enum cipher_suite suite, const struct pipeline_frame *f);

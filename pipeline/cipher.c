@@ -171,7 +171,7 @@ static bool lane_update(struct lane *l, void *out, const void *in, size_t len)
 /* Finds the lane for a suite and readies it: for XChaCha20 that is ChaCha20 under the subkey of
  * draft-irtf-cfrg-xchacha. */
 static int lane_ready(struct cipher_ctx *ctx, enum cipher_suite suite, const uint8_t *key, const uint8_t *nonce,
-		      enum direction dir, struct lane **out)
+                      enum direction dir, struct lane **out)
 {
 	const struct suite *s = suite_get(suite);
 	uint8_t subkey[CIPHER_KEY], inner[INNER_NONCE] = {0};
@@ -194,7 +194,7 @@ static int lane_ready(struct cipher_ctx *ctx, enum cipher_suite suite, const uin
 }
 
 int cipher_seal(struct cipher_ctx *ctx, enum cipher_suite suite, const uint8_t key[CIPHER_KEY], const uint8_t *nonce,
-		const void *aad, size_t aad_len, const void *in, size_t len, void *out)
+                const void *aad, size_t aad_len, const void *in, size_t len, void *out)
 {
 	struct lane *l;
 	uint8_t *tag = (uint8_t *)out + len;
@@ -215,7 +215,7 @@ int cipher_seal(struct cipher_ctx *ctx, enum cipher_suite suite, const uint8_t k
 }
 
 int cipher_open(struct cipher_ctx *ctx, enum cipher_suite suite, const uint8_t key[CIPHER_KEY], const uint8_t *nonce,
-		const void *aad, size_t aad_len, const void *in, size_t len, void *out)
+                const void *aad, size_t aad_len, const void *in, size_t len, void *out)
 {
 	size_t plain = len - CIPHER_TAG;
 	uint8_t tag[CIPHER_TAG], scrap[CIPHER_TAG];

@@ -38,11 +38,11 @@ void cipher_ctx_free(struct cipher_ctx *ctx);
 /* Seals len bytes of in to out, which has room for len + CIPHER_TAG: ciphertext, then tag. in == out is allowed.
  * -EIO if libcrypto fails. */
 int cipher_seal(struct cipher_ctx *ctx, enum cipher_suite suite, const uint8_t key[CIPHER_KEY], const uint8_t *nonce,
-		const void *aad, size_t aad_len, const void *in, size_t len, void *out) MUST_CHECK;
+                const void *aad, size_t aad_len, const void *in, size_t len, void *out) MUST_CHECK;
 
 /* Opens len bytes (ciphertext and tag) of in to out, which has room for len - CIPHER_TAG. -EBADMSG when they are not
  * authentic: out is then zeroed, never plaintext. */
 int cipher_open(struct cipher_ctx *ctx, enum cipher_suite suite, const uint8_t key[CIPHER_KEY], const uint8_t *nonce,
-		const void *aad, size_t aad_len, const void *in, size_t len, void *out) MUST_CHECK;
+                const void *aad, size_t aad_len, const void *in, size_t len, void *out) MUST_CHECK;
 
 #endif

@@ -129,7 +129,7 @@ int codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void
 }
 
 int codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *in, size_t len, void *out,
-		     size_t plain_len)
+                     size_t plain_len)
 {
 	const struct codec_ops *ops = ops_get(codec);
 
@@ -145,11 +145,11 @@ int codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *in,
 }
 
 /* Bytes looked at: strips spread evenly, so that a compressible part of some size is met. */
-#define STRIPS	    ((size_t)32)
-#define STRIP	    ((size_t)64)
-#define SAMPLE	    (STRIPS * STRIP)
+#define STRIPS      ((size_t)32)
+#define STRIP       ((size_t)64)
+#define SAMPLE      (STRIPS * STRIP)
 #define SAMPLE_MIN  512u
-#define PROBE	    8u	 /* bytes compared where repeats are sought */
+#define PROBE       8u   /* bytes compared where repeats are sought */
 #define PROBE_SLOTS 512u /* 2^9 */
 
 /* Fills the histogram of a sample and returns the number of bytes in it. */

@@ -30,11 +30,11 @@ void codec_ctx_free(struct codec_ctx *ctx);
 /* Compresses len bytes (1 to 64 KiB) into out. Returns the compressed size, at most cap; 0 when it would not fit, so
  * that cap is also how small the result must be to be worth keeping; -errno on failure. CODEC_STORED always gives 0. */
 int codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *in, size_t len, void *out,
-		   size_t cap) MUST_CHECK;
+                   size_t cap) MUST_CHECK;
 
 /* Decompresses in to exactly plain_len bytes of out, never writing more. -EBADMSG when in is not that. */
 int codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *in, size_t len, void *out,
-		     size_t plain_len) MUST_CHECK;
+                     size_t plain_len) MUST_CHECK;
 
 /* A guess from a sample, in a few microseconds and without a context: true when no codec would gain more than a few
  * percent, so that the bytes are better stored. False for less than 512 bytes. LZ4, zstd up to level 4 and Brotli 1

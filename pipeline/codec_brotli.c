@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #define WINDOW_BITS 16
-#define KEPT	    48
+#define KEPT        48
 
 struct block {
 	void *p;

@@ -92,10 +92,10 @@ static int zstd_state_new(void **out)
 		return -ENOMEM;
 	}
 	ret = ZSTD_isError(ZSTD_CCtx_setParameter(s->c, ZSTD_c_checksumFlag, 0)) ||
-		      ZSTD_isError(ZSTD_CCtx_setParameter(s->c, ZSTD_c_contentSizeFlag, 0)) ||
-		      ZSTD_isError(ZSTD_CCtx_setParameter(s->c, ZSTD_c_dictIDFlag, 0))
-		  ? -EINVAL
-		  : zstd_prefault(s);
+	              ZSTD_isError(ZSTD_CCtx_setParameter(s->c, ZSTD_c_contentSizeFlag, 0)) ||
+	              ZSTD_isError(ZSTD_CCtx_setParameter(s->c, ZSTD_c_dictIDFlag, 0))
+	          ? -EINVAL
+	          : zstd_prefault(s);
 	if (ret) {
 		zstd_state_free(s);
 		return ret;

@@ -12,7 +12,7 @@ enum { KEY_SLOT_WRAP = 64, KEY_SLOT_COMMIT = 65 };
 /* BLAKE2b-256 keyed with `key` over purpose, epoch, id_len (4 bytes each) and id; id_len at most 64. */
 #define KEYS_ID_MAX 64
 void keys_derive(const uint8_t key[KEYS_LEN], uint32_t purpose, uint32_t epoch, const void *id, size_t id_len,
-		 uint8_t out[KEYS_LEN]);
+                 uint8_t out[KEYS_LEN]);
 
 /* An empty keyring: no epoch, a root key of zeroes to be filled in through keyring_root. */
 int keyring_new(struct keyring **out) MUST_CHECK;

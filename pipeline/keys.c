@@ -47,7 +47,7 @@ void keys_secret_free(void *secret)
 }
 
 void keys_derive(const uint8_t key[KEYS_LEN], uint32_t purpose, uint32_t epoch, const void *id, size_t id_len,
-		 uint8_t out[KEYS_LEN])
+                 uint8_t out[KEYS_LEN])
 {
 	static const uint8_t person[crypto_generichash_blake2b_PERSONALBYTES] = "apfs-subkey";
 	uint8_t message[12 + KEYS_ID_MAX];
@@ -58,7 +58,7 @@ void keys_derive(const uint8_t key[KEYS_LEN], uint32_t purpose, uint32_t epoch, 
 	cursor_put32(&c, (uint32_t)id_len);
 	cursor_put(&c, id, id_len);
 	(void)crypto_generichash_blake2b_salt_personal(out, KEYS_LEN, message, sizeof(message) - cursor_left(&c), key,
-						       KEYS_LEN, NULL, person);
+	                                               KEYS_LEN, NULL, person);
 }
 
 int keyring_new(struct keyring **out)
@@ -112,7 +112,7 @@ uint32_t keyring_epoch(const struct keyring *k)
 }
 
 int keyring_subkey(const struct keyring *k, uint32_t epoch, enum key_purpose purpose, const void *id, size_t id_len,
-		   uint8_t out[KEYS_LEN])
+                   uint8_t out[KEYS_LEN])
 {
 	const uint8_t *master = keyring_find(k, epoch);
 

@@ -23,7 +23,7 @@ uint32_t keyring_epoch(const struct keyring *k);
 /* Derives the subkey of (epoch, purpose, id[id_len]), id_len at most 64. out is the caller's to wipe. -ENOKEY for an
  * unknown epoch. Any thread. */
 int keyring_subkey(const struct keyring *k, uint32_t epoch, enum key_purpose purpose, const void *id, size_t id_len,
-		   uint8_t out[KEYS_LEN]) MUST_CHECK;
+                   uint8_t out[KEYS_LEN]) MUST_CHECK;
 
 void keyring_free(struct keyring *k);
 

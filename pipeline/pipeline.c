@@ -89,7 +89,7 @@ int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg)
 }
 
 int pipeline_read_frames(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
-			 uint32_t count, void *out, struct err *e)
+                         uint32_t count, void *out, struct err *e)
 {
 	uint64_t stored;
 	int ret = reader_frames(&p->reader, chunk, inline_data, n, count, out, &stored, e);
@@ -102,7 +102,7 @@ int pipeline_read_frames(struct pipeline *p, const struct pipeline_chunk *chunk,
 }
 
 int pipeline_read_frame(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
-			void *out, struct err *e)
+                        void *out, struct err *e)
 {
 	return pipeline_read_frames(p, chunk, inline_data, n, 1, out, e);
 }
@@ -133,7 +133,7 @@ int pipeline_segment_delete(struct pipeline *p, uint64_t id, struct err *e)
 }
 
 int pipeline_segment_scan(struct pipeline *p, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r),
-			  void *arg, uint64_t *valid_end, struct err *e)
+                          void *arg, uint64_t *valid_end, struct err *e)
 {
 	return scan_segment(&p->store, id, fn, arg, valid_end, e);
 }

@@ -11,24 +11,24 @@
 
 #include <stdbool.h>
 
-#define PIPELINE_FRAME_MIN    4096u		   /* plaintext bytes that a frame can be asked to be filled to */
-#define PIPELINE_FRAME_MAX    65536u		   /* plaintext bytes */
-#define PIPELINE_CHUNK_MIN    4096u		   /* plaintext bytes, but for what a file's end leaves */
-#define PIPELINE_CHUNK_MAX    (16u << 20)	   /* plaintext bytes */
-#define PIPELINE_INLINE_MAX   32768u		   /* sealed bytes of a chunk kept in the index */
+#define PIPELINE_FRAME_MIN    4096u                /* plaintext bytes that a frame can be asked to be filled to */
+#define PIPELINE_FRAME_MAX    65536u               /* plaintext bytes */
+#define PIPELINE_CHUNK_MIN    4096u                /* plaintext bytes, but for what a file's end leaves */
+#define PIPELINE_CHUNK_MAX    (16u << 20)          /* plaintext bytes */
+#define PIPELINE_INLINE_MAX   32768u               /* sealed bytes of a chunk kept in the index */
 #define PIPELINE_SEGMENT_SIZE ((uint64_t)64 << 20) /* nominal; the last chunk may overshoot */
-#define PIPELINE_SEGMENT_NAME 16		   /* bytes, random; hexadecimal in the file name */
-#define PIPELINE_HEADER_MAX   128		   /* bytes of a segment's header */
+#define PIPELINE_SEGMENT_NAME 16                   /* bytes, random; hexadecimal in the file name */
+#define PIPELINE_HEADER_MAX   128                  /* bytes of a segment's header */
 
 struct pipeline;
 
 struct pipeline_options {
-	struct io *io;		       /* borrowed */
+	struct io *io;                 /* borrowed */
 	const struct keyring *keyring; /* borrowed */
 	uint8_t uuid[SUPERBLOCK_UUID];
 	enum cipher_suite suite; /* what new segments are sealed with */
-	unsigned workers;	 /* threads of the pool, 0: the default for this machine */
-	uint64_t next_segment;	 /* the first segment id never used */
+	unsigned workers;        /* threads of the pool, 0: the default for this machine */
+	uint64_t next_segment;   /* the first segment id never used */
 	bool read_only;
 };
 
@@ -71,7 +71,7 @@ struct pipeline_seal {
 	uint64_t sequence; /* recorded, rises with every seal of the volume */
 	struct codec_choice choice;
 	uint32_t frame_size; /* plaintext bytes a frame is filled to, PIPELINE_FRAME_MIN to PIPELINE_FRAME_MAX */
-	bool to_inline;	     /* keep the record out of segments if its stored_len is at most PIPELINE_INLINE_MAX */
+	bool to_inline;      /* keep the record out of segments if its stored_len is at most PIPELINE_INLINE_MAX */
 	/* Called once, from a worker or, where the chunk has fewer than 10 frames or the request is impossible, from
 	 * within pipeline_seal_submit, with no lock of the pipeline held. ret is 0 and chunk the callee's, or -errno
 	 * with the origin in e. May submit again: that is then done by a worker. */
@@ -95,12 +95,12 @@ int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg) MUST_CHEC
  * the record is if the chunk is inline. -EBADMSG: damaged or not authentic. -ENOENT: the segment is gone. Any thread:
  * contexts come from a small cache. */
 int pipeline_read_frame(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
-			void *out, struct err *e) MUST_CHECK;
+                        void *out, struct err *e) MUST_CHECK;
 
 /* As pipeline_read_frame for the frames [n, n + count) to consecutive places of out, with one read of the segment for
  * every 700 KiB or so. After a failure all of out is zeroes, or untouched. */
 int pipeline_read_frames(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
-			 uint32_t count, void *out, struct err *e) MUST_CHECK;
+                         uint32_t count, void *out, struct err *e) MUST_CHECK;
 
 /* --- segments ---------------------------------------------------------------------------------------------------- */
 
@@ -158,15 +158,15 @@ struct pipeline_record {
  * parts are authenticated); *valid_end is where that is. A non-zero return of fn ends the scan and is the result; fn
  * may call the pipeline. Records may follow that were appended while an earlier one was still being written. */
 int pipeline_segment_scan(struct pipeline *p, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r),
-			  void *arg, uint64_t *valid_end, struct err *e) MUST_CHECK;
+                          void *arg, uint64_t *valid_end, struct err *e) MUST_CHECK;
 
 /* --- counters ---------------------------------------------------------------------------------------------------- */
 
 struct pipeline_stats {
-	uint64_t sealed_plain, sealed_stored;	/* bytes */
+	uint64_t sealed_plain, sealed_stored;   /* bytes */
 	uint64_t chunks, frames, frames_stored; /* sealed; frames_stored were incompressible */
-	uint64_t frames_read, bytes_read;	/* stored bytes */
-	uint64_t syncs;				/* of segments */
+	uint64_t frames_read, bytes_read;       /* stored bytes */
+	uint64_t syncs;                         /* of segments */
 };
 void pipeline_stats_get(struct pipeline *p, struct pipeline_stats *out);
 

@@ -19,8 +19,8 @@ static int damaged(const struct reading *rd, enum err_domain domain, const char 
 
 	pipeline_segment_path(rd->seg->name, path, sizeof(path));
 	return err_set(e, -EBADMSG, domain, "%s%s: chunk %llu: %s", path,
-		       rd->seg->kind == PIPELINE_SEGMENT_INLINE ? " (kept in the index)" : "",
-		       (unsigned long long)rd->chunk->id, what);
+	               rd->seg->kind == PIPELINE_SEGMENT_INLINE ? " (kept in the index)" : "",
+	               (unsigned long long)rd->chunk->id, what);
 }
 
 /* Checks what the index says of the frames up to n + count. *off is where frame n begins in the record, *plain the
@@ -69,7 +69,7 @@ static int open_frame(struct reading *rd, uint32_t i, const uint8_t *in, uint8_t
 	}
 	if (!ret && f->codec != CODEC_STORED)
 		ret = codec_decompress(rd->ctx->codec, (enum codec_id)f->codec, payload,
-				       f->stored_len - chunk_overhead(rd->key.suite), out, f->plain_len);
+		                       f->stored_len - chunk_overhead(rd->key.suite), out, f->plain_len);
 	if (ret == -EBADMSG) {
 		(void)snprintf(what, sizeof(what), "frame %u does not decompress", i);
 		return damaged(rd, ERR_CODEC, what, e);
@@ -79,7 +79,7 @@ static int open_frame(struct reading *rd, uint32_t i, const uint8_t *in, uint8_t
 
 /* Reads the stored bytes of as many frames from n as the span buffer holds, at most count: *got of them. */
 static int fetch(struct reading *rd, uint32_t n, uint32_t count, uint32_t off, uint32_t *got, size_t *len,
-		 struct err *e)
+                 struct err *e)
 {
 	*len = 0;
 	for (*got = 0; *got < count; ++*got) {
@@ -98,7 +98,7 @@ static int fetch(struct reading *rd, uint32_t n, uint32_t count, uint32_t off, u
 }
 
 static int read_frames(struct reading *rd, const uint8_t *inline_data, uint32_t n, uint32_t count, uint32_t off,
-		       struct err *e)
+                       struct err *e)
 {
 	uint8_t *out = rd->out;
 
@@ -121,7 +121,7 @@ static int read_frames(struct reading *rd, const uint8_t *inline_data, uint32_t 
 }
 
 int reader_frames(struct reader *r, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
-		  uint32_t count, void *out, uint64_t *stored, struct err *e)
+                  uint32_t count, void *out, uint64_t *stored, struct err *e)
 {
 	struct reading rd = {.chunk = chunk, .out = out};
 	uint32_t off = 0;

@@ -10,9 +10,9 @@ struct reader {
 };
 
 int reader_frames(struct reader *r, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
-		  uint32_t count, void *out, uint64_t *stored, struct err *e) MUST_CHECK;
+                  uint32_t count, void *out, uint64_t *stored, struct err *e) MUST_CHECK;
 
 int scan_segment(struct segment_store *s, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r), void *arg,
-		 uint64_t *valid_end, struct err *e) MUST_CHECK;
+                 uint64_t *valid_end, struct err *e) MUST_CHECK;
 
 #endif

@@ -12,8 +12,8 @@ struct scan {
 	struct chunk_key key;
 	struct cipher_ctx *cipher;
 	uint8_t *stored; /* STORED_MAX bytes: a record header or a frame as it is in the file */
-	uint8_t *plain;	 /* and unsealed */
-	uint64_t size;	 /* of the file */
+	uint8_t *plain;  /* and unsealed */
+	uint64_t size;   /* of the file */
 
 	/* Grown to the needs of the largest record so far. */
 	uint8_t *table;
@@ -132,7 +132,7 @@ static int scan_record(struct scan *sc, uint64_t off, struct pipeline_record *r)
 }
 
 static int scan_all(struct scan *sc, int (*fn)(void *arg, const struct pipeline_record *r), void *arg, uint64_t *off,
-		    struct err *e)
+                    struct err *e)
 {
 	struct pipeline_record r;
 	int ret = io_size(sc->seg->file, &sc->size);
@@ -150,7 +150,7 @@ static int scan_all(struct scan *sc, int (*fn)(void *arg, const struct pipeline_
 		char path[SEGMENT_PATH];
 		pipeline_segment_path(sc->seg->name, path, sizeof(path));
 		return err_set(e, ret, ret == -ENOMEM ? ERR_MEMORY : ERR_IO, "scanning %s: %s", path,
-			       err_text(NULL, ret));
+		               err_text(NULL, ret));
 	}
 	return 0;
 }
@@ -173,7 +173,7 @@ static void scan_release(struct scan *sc)
 }
 
 int scan_segment(struct segment_store *s, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r), void *arg,
-		 uint64_t *valid_end, struct err *e)
+                 uint64_t *valid_end, struct err *e)
 {
 	struct scan sc = {0};
 

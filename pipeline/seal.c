@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <stddef.h>
 
-#define INLINE_FRAMES  10u		  /* a chunk of fewer is not worth handing over */
+#define INLINE_FRAMES  10u                /* a chunk of fewer is not worth handing over */
 #define ARENA_SIZE     ((size_t)40 << 20) /* two of the largest chunks */
 #define ADMITTED_EXTRA 2u /* jobs at the workers beyond one each, so that none runs dry while another finishes */
 #define QUEUE_MAX      ((uint64_t)32 << 20) /* plaintext beyond which submitters help with the frames */

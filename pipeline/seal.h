@@ -21,9 +21,9 @@ struct sealer {
 	pthread_cond_t drained; /* jobs became 0 */
 	struct arena arena;
 	unsigned admitted, admitted_max; /* jobs that have a piece of it; fewer of them touch fewer pages */
-	TAILQ_HEAD(, seal_job) waiting;	 /* for a piece of the arena */
-	uint64_t queued;		 /* plaintext bytes of the jobs that are waiting or with the workers */
-	unsigned jobs;			 /* whose done() has not returned */
+	TAILQ_HEAD(, seal_job) waiting;  /* for a piece of the arena */
+	uint64_t queued;                 /* plaintext bytes of the jobs that are waiting or with the workers */
+	unsigned jobs;                   /* whose done() has not returned */
 
 	atomic_uint_fast64_t plain, stored, chunks, frames, frames_stored; /* counters */
 };

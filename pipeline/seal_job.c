@@ -14,12 +14,12 @@ static int check_request(const struct pipeline_seal *rq, uint32_t *plain_len, st
 
 	if (!rq->nitems || rq->frame_size < PIPELINE_FRAME_MIN || rq->frame_size > PIPELINE_FRAME_MAX)
 		return err_set(e, -EINVAL, ERR_USAGE, "a chunk without items or with frames of %u bytes",
-			       rq->frame_size);
+		               rq->frame_size);
 	for (size_t i = 0; i < rq->nitems && sum <= PIPELINE_CHUNK_MAX; i++) {
 		const struct pipeline_item *it = &rq->item[i];
 		if (!it->len || it->len > PIPELINE_FRAME_MAX || it->off > (uint64_t)INT64_MAX - it->len)
 			return err_set(e, -EINVAL, ERR_USAGE, "an item of %u bytes at %llu", it->len,
-				       (unsigned long long)it->off);
+			               (unsigned long long)it->off);
 		sum += it->len;
 	}
 	if (sum > PIPELINE_CHUNK_MAX)
@@ -225,7 +225,7 @@ static int frame_seal(struct seal_job *job, uint32_t i, struct worker_ctx *ctx)
 	};
 
 	return chunk_frame_seal(ctx->cipher, &job->key, job->nonces + (size_t)(i + 2) * job->nonce_len, &id, f->src,
-				f->len, job->buf + f->place);
+	                        f->len, job->buf + f->place);
 }
 
 static void seal_failed(struct seal_job *job, int ret, const char *what)
@@ -233,7 +233,7 @@ static void seal_failed(struct seal_job *job, int ret, const char *what)
 	struct err e = {0};
 
 	(void)err_set(&e, ret, ERR_CODEC, "cannot %s chunk %llu: %s", what, (unsigned long long)job->chunk->id,
-		      err_text(NULL, ret));
+	              err_text(NULL, ret));
 	seal_job_fail(job, ret, &e);
 }
 
@@ -286,7 +286,7 @@ static int assemble(struct seal_job *job, struct worker_ctx *ctx)
 	if (ret)
 		return ret;
 	return chunk_table_seal(ctx->cipher, &job->key, job->nonces + job->nonce_len, &h, job->rq->item,
-				job->rq->nitems, job->chunk->frame, table);
+	                        job->rq->nitems, job->chunk->frame, table);
 }
 
 /* The record becomes part of the chunk's own allocation. */
@@ -346,7 +346,7 @@ void seal_job_complete(struct seal_job *job, struct worker_ctx *ctx)
 		segment_release(store, job->seg, job->promised);
 	} else {
 		ret = segment_append(store, job->seg, job->promised, job->buf, job->chunk->stored_len,
-				     &job->chunk->offset, &e);
+		                     &job->chunk->offset, &e);
 	}
 	if (ret)
 		seal_job_fail(job, ret, &e);

@@ -6,10 +6,10 @@
 
 /* How a frame is made; what becomes of it is in the chunk. */
 struct seal_frame {
-	size_t item;	 /* where its plaintext begins: this item, */
-	uint32_t skip;	 /* after these bytes of it */
-	uint32_t place;	 /* of its worst case in the buffer */
-	uint32_t len;	 /* bytes to be sealed */
+	size_t item;     /* where its plaintext begins: this item, */
+	uint32_t skip;   /* after these bytes of it */
+	uint32_t place;  /* of its worst case in the buffer */
+	uint32_t len;    /* bytes to be sealed */
 	const void *src; /* where they are */
 };
 

@@ -222,13 +222,13 @@ struct opened {
 };
 
 static int open_file(struct segment_store *s, const struct segment *seg, const char *path, struct opened *o,
-		     struct err *e)
+                     struct err *e)
 {
 	int ret = io_open(s->io, path, IO_READ, &o->file);
 
 	if (ret)
 		return err_set(e, ret, ERR_IO, "%s: %s", path,
-			       ret == -ENOENT ? "the segment is missing" : err_text(NULL, ret));
+		               ret == -ENOENT ? "the segment is missing" : err_text(NULL, ret));
 	ssize_t n = io_pread(o->file, o->header, SEGMENT_HEADER_LEN, 0);
 	if (n < 0)
 		return err_set(e, (int)n, ERR_IO, "%s: %s", path, err_text(NULL, (int)n));

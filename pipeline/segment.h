@@ -14,7 +14,7 @@
 
 #define SEGMENT_OPEN_MAX   256u
 #define SEGMENT_HEADER_LEN 104u /* bytes of a header of version 1 */
-#define SEGMENT_PATH	   64u	/* room for a segment's path */
+#define SEGMENT_PATH       64u  /* room for a segment's path */
 
 /* What a header says. */
 struct segment_header {
@@ -26,13 +26,13 @@ struct segment_header {
 
 /* Makes a fresh header with a random name and salt: SEGMENT_HEADER_LEN bytes; key gets the segment's key. */
 int segment_header_make(const struct keyring *keyring, const uint8_t uuid[SUPERBLOCK_UUID],
-			enum pipeline_segment_kind kind, enum cipher_suite suite, struct segment_header *h,
-			uint8_t *bytes, uint8_t key[CIPHER_KEY]) MUST_CHECK;
+                        enum pipeline_segment_kind kind, enum cipher_suite suite, struct segment_header *h,
+                        uint8_t *bytes, uint8_t key[CIPHER_KEY]) MUST_CHECK;
 /* Decodes and verifies one, and derives its key. -EPROTONOSUPPORT: a newer format. -EBADMSG: not a header of this
  * store. path is for the error's text. */
 int segment_header_open(const struct keyring *keyring, const uint8_t uuid[SUPERBLOCK_UUID], const uint8_t *bytes,
-			size_t len, const char *path, struct segment_header *h, uint8_t key[CIPHER_KEY],
-			struct err *e) MUST_CHECK;
+                        size_t len, const char *path, struct segment_header *h, uint8_t key[CIPHER_KEY],
+                        struct err *e) MUST_CHECK;
 
 struct segment {
 	uint64_t id;
@@ -43,20 +43,20 @@ struct segment {
 
 	/* Under the store's lock; file, key and suite do not change while refs is not 0 and key is set. */
 	struct io_file *file; /* NULL while closed, and for ever if inline */
-	uint8_t *key;	      /* guarded memory; NULL while closed */
+	uint8_t *key;         /* guarded memory; NULL while closed */
 	enum cipher_suite suite;
 	uint32_t epoch;
 	uint16_t header_len;
 	uint8_t header[PIPELINE_HEADER_MAX];
-	unsigned refs;	     /* readers, writers and the syncing thread */
+	unsigned refs;       /* readers, writers and the syncing thread */
 	unsigned writers;    /* chunks being sealed under its key */
-	bool current;	     /* the one that new chunks go to */
+	bool current;        /* the one that new chunks go to */
 	bool dirty, idle;    /* on the list of that name */
-	bool made;	     /* by this mount: on the list of that name */
-	bool gone;	     /* deleted: freed with the last reference */
-	int failed;	     /* the -errno of a write */
-	uint64_t end;	     /* where the next record goes */
-	uint64_t size;	     /* the end of what has been written */
+	bool made;           /* by this mount: on the list of that name */
+	bool gone;           /* deleted: freed with the last reference */
+	int failed;          /* the -errno of a write */
+	uint64_t end;        /* where the next record goes */
+	uint64_t size;       /* the end of what has been written */
 	uint64_t promised;   /* worst-case bytes of the chunks being sealed */
 	uint64_t settled;    /* and of those that have been appended */
 	uint64_t sync_round; /* that last had it */
@@ -75,16 +75,16 @@ struct segment_store {
 
 	pthread_mutex_t lock;
 	pthread_cond_t created; /* creating became false */
-	pthread_cond_t synced;	/* a round of syncing ended */
+	pthread_cond_t synced;  /* a round of syncing ended */
 	RB_HEAD(segment_tree, segment) by_id;
 	TAILQ_HEAD(segment_list, segment) idle, dirty, made; /* idle: open, unused, the latest first */
 	unsigned nopen;
 	uint64_t next_id;
 
 	struct segment *current, *current_inline, *ready; /* ready: made ahead, not yet known by an id */
-	bool creating;					  /* by some thread */
-	bool preparing;					  /* queued as a task */
-	bool prepare_failed;				  /* for the present current segment */
+	bool creating;                                    /* by some thread */
+	bool preparing;                                   /* queued as a task */
+	bool prepare_failed;                              /* for the present current segment */
 
 	uint64_t dirs[4]; /* the segments/xx that are known to be durable; the creating thread's */
 
@@ -135,10 +135,10 @@ void segment_evict_locked(struct segment_store *s);
 /* Pins a segment to seal a chunk of at most `worst` bytes under its key, making one if need be. Every success is
  * followed by segment_append or segment_release. */
 int segment_acquire(struct segment_store *s, enum pipeline_segment_kind kind, uint32_t worst, struct segment **out,
-		    struct err *e) MUST_CHECK;
+                    struct err *e) MUST_CHECK;
 /* Appends a record to a segment file; *off is where. Unpins it in any case. */
 int segment_append(struct segment_store *s, struct segment *seg, uint32_t worst, const void *record, uint32_t len,
-		   uint64_t *off, struct err *e) MUST_CHECK;
+                   uint64_t *off, struct err *e) MUST_CHECK;
 /* Unpins without having appended: the chunk is inline or has failed. */
 void segment_release(struct segment_store *s, struct segment *seg, uint32_t worst);
 

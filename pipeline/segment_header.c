@@ -5,10 +5,10 @@
 #include <errno.h>
 #include <string.h>
 
-#define VERSION	   1
-#define MAGIC	   "APFSSEG1"
+#define VERSION    1
+#define MAGIC      "APFSSEG1"
 #define MAGIC_LEN  8u
-#define SALT	   24u
+#define SALT       24u
 #define BOUND_LEN  64u /* bytes between magic and commitment: all of them go into the commitment */
 #define COMMIT_OFF (MAGIC_LEN + BOUND_LEN)
 
@@ -17,7 +17,7 @@ _Static_assert(SEGMENT_HEADER_LEN <= PIPELINE_HEADER_MAX, "the header's room");
 
 /* Both are subkeys of the master key: the commitment says which key it is without telling anything of it. */
 static int derive(const struct keyring *keyring, uint32_t epoch, const uint8_t *bytes, uint8_t commit[KEYS_LEN],
-		  uint8_t key[CIPHER_KEY])
+                  uint8_t key[CIPHER_KEY])
 {
 	int ret = keyring_subkey(keyring, epoch, KEY_SEGMENT, bytes + COMMIT_OFF - SALT, SALT, key);
 
@@ -25,8 +25,8 @@ static int derive(const struct keyring *keyring, uint32_t epoch, const uint8_t *
 }
 
 int segment_header_make(const struct keyring *keyring, const uint8_t uuid[SUPERBLOCK_UUID],
-			enum pipeline_segment_kind kind, enum cipher_suite suite, struct segment_header *h,
-			uint8_t *bytes, uint8_t key[CIPHER_KEY])
+                        enum pipeline_segment_kind kind, enum cipher_suite suite, struct segment_header *h,
+                        uint8_t *bytes, uint8_t key[CIPHER_KEY])
 {
 	struct cursor c = cursor_writer(bytes, SEGMENT_HEADER_LEN);
 	uint8_t commit[KEYS_LEN], salt[SALT];
@@ -50,7 +50,7 @@ int segment_header_make(const struct keyring *keyring, const uint8_t uuid[SUPERB
 }
 
 int segment_header_open(const struct keyring *keyring, const uint8_t uuid[SUPERBLOCK_UUID], const uint8_t *bytes,
-			size_t len, const char *path, struct segment_header *h, uint8_t key[CIPHER_KEY], struct err *e)
+                        size_t len, const char *path, struct segment_header *h, uint8_t key[CIPHER_KEY], struct err *e)
 {
 	struct cursor c = cursor_reader(bytes, len);
 	uint8_t magic[MAGIC_LEN], owner[SUPERBLOCK_UUID], salt[SALT], commit[KEYS_LEN], want[KEYS_LEN];
@@ -61,7 +61,7 @@ int segment_header_open(const struct keyring *keyring, const uint8_t uuid[SUPERB
 		return err_set(e, -EBADMSG, ERR_FORMAT, "%s: not a segment", path);
 	if (version != VERSION)
 		return err_set(e, -EPROTONOSUPPORT, ERR_FORMAT, "%s: segment format %u is newer than this program",
-			       path, version);
+		               path, version);
 	uint8_t kind = cursor_get8(&c), suite = cursor_get8(&c);
 	h->epoch = cursor_get32(&c);
 	cursor_get(&c, owner, sizeof(owner));

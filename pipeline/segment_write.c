@@ -238,7 +238,7 @@ static int current_inline_locked(struct segment_store *s, struct err *e)
 }
 
 int segment_acquire(struct segment_store *s, enum pipeline_segment_kind kind, uint32_t worst, struct segment **out,
-		    struct err *e)
+                    struct err *e)
 {
 	bool inlined = kind == PIPELINE_SEGMENT_INLINE;
 
@@ -283,7 +283,7 @@ static int write_failed_locked(const struct segment *seg, struct err *e)
 
 	pipeline_segment_path(seg->name, path, sizeof(path));
 	return err_set(e, seg->failed, domain_of(seg->failed), "writing to %s failed: %s", path,
-		       err_text(NULL, seg->failed));
+	               err_text(NULL, seg->failed));
 }
 
 static void appended_locked(struct segment_store *s, struct segment *seg, uint64_t end)
@@ -297,7 +297,7 @@ static void appended_locked(struct segment_store *s, struct segment *seg, uint64
 }
 
 int segment_append(struct segment_store *s, struct segment *seg, uint32_t worst, const void *record, uint32_t len,
-		   uint64_t *off, struct err *e)
+                   uint64_t *off, struct err *e)
 {
 	SCOPED_LOCK(&s->lock);
 	int ret = s->failed ? failed_locked(s, e) : seg->failed ? write_failed_locked(seg, e) : 0;
@@ -315,7 +315,7 @@ int segment_append(struct segment_store *s, struct segment *seg, uint32_t worst,
 				seg->failed = ret;
 			retire_locked(s, seg);
 			(void)err_set(e, ret, domain_of(ret), "writing a chunk to segment %llu failed: %s",
-				      (unsigned long long)seg->id, err_text(NULL, ret));
+			              (unsigned long long)seg->id, err_text(NULL, ret));
 		} else {
 			appended_locked(s, seg, *off + len);
 		}

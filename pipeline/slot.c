@@ -11,12 +11,12 @@
 
 #define KDF_ARGON2ID 1u
 
-#define OPS_MIN	    1u
+#define OPS_MIN     1u
 #define OPS_DEFAULT 3u
-#define OPS_MAX	    64u
-#define MEM_MIN	    ((uint64_t)8 << 20)
+#define OPS_MAX     64u
+#define MEM_MIN     ((uint64_t)8 << 20)
 #define MEM_DEFAULT ((uint64_t)256 << 20)
-#define MEM_MAX	    ((uint64_t)4 << 30)
+#define MEM_MAX     ((uint64_t)4 << 30)
 
 #define LABEL_LEN   64
 #define SALT_LEN    crypto_pwhash_SALTBYTES
@@ -25,7 +25,7 @@
 
 /* Everything before the nonce is associated data, after the uuid and the slot's number. */
 #define HEADER_LEN 136
-#define AAD_LEN	   (SUPERBLOCK_UUID + 4 + HEADER_LEN)
+#define AAD_LEN    (SUPERBLOCK_UUID + 4 + HEADER_LEN)
 
 struct slot {
 	uint32_t type, kdf_type;
@@ -110,8 +110,8 @@ int slot_kdf_resolve(struct superblock_kdf *kdf, struct err *e)
 		kdf->mem = MEM_DEFAULT;
 	if (!kdf_allowed(*kdf))
 		return err_set(e, -ERANGE, ERR_USAGE,
-			       "Argon2id takes %u to %u passes over %u MiB to %u MiB in whole KiB", OPS_MIN, OPS_MAX,
-			       (unsigned)(MEM_MIN >> 20), (unsigned)(MEM_MAX >> 20));
+		               "Argon2id takes %u to %u passes over %u MiB to %u MiB in whole KiB", OPS_MIN, OPS_MAX,
+		               (unsigned)(MEM_MIN >> 20), (unsigned)(MEM_MAX >> 20));
 	return 0;
 }
 
@@ -129,7 +129,7 @@ static uint64_t memory_usable(void)
 
 /* The passphrase's slot key, and from it the wrapping key and the commitment. */
 static int secrets_derive(struct slot_secrets *k, const struct slot *s, const void *pass, size_t pass_len,
-			  struct err *e)
+                          struct err *e)
 {
 	uint64_t usable = memory_usable();
 	unsigned mib = (unsigned)(s->kdf.mem >> 20);
@@ -137,10 +137,10 @@ static int secrets_derive(struct slot_secrets *k, const struct slot *s, const vo
 	/* libsodium populates its memory at once: without asking first that would wake the kernel's OOM killer. */
 	if (s->kdf.mem > usable || s->kdf.mem > SIZE_MAX)
 		return err_set(e, -ENOMEM, ERR_MEMORY,
-			       "the key slot's Argon2id needs %u MiB of memory, this machine can spare %" PRIu64 " MiB",
-			       mib, usable >> 20);
+		               "the key slot's Argon2id needs %u MiB of memory, this machine can spare %" PRIu64 " MiB",
+		               mib, usable >> 20);
 	if (crypto_pwhash(k->slot_key, KEYS_LEN, pass, pass_len, s->salt, s->kdf.ops, (size_t)s->kdf.mem,
-			  crypto_pwhash_ALG_ARGON2ID13))
+	                  crypto_pwhash_ALG_ARGON2ID13))
 		return err_set(e, -ENOMEM, ERR_MEMORY, "the key slot's Argon2id cannot get %u MiB of memory", mib);
 	keys_derive(k->slot_key, KEY_SLOT_WRAP, 0, NULL, 0, k->wrap_key);
 	keys_derive(k->slot_key, KEY_SLOT_COMMIT, 0, NULL, 0, k->commitment);
@@ -148,7 +148,7 @@ static int secrets_derive(struct slot_secrets *k, const struct slot *s, const vo
 }
 
 int slot_seal(uint8_t record[SLOT_SIZE], struct slot_place at, struct superblock_kdf kdf, const void *pass,
-	      size_t pass_len, const uint8_t root[KEYS_LEN], struct err *e)
+              size_t pass_len, const uint8_t root[KEYS_LEN], struct err *e)
 {
 	struct slot s = {.type = SLOT_PASSPHRASE, .kdf_type = KDF_ARGON2ID, .kdf = kdf};
 	struct slot_secrets *k;
@@ -168,7 +168,7 @@ int slot_seal(uint8_t record[SLOT_SIZE], struct slot_place at, struct superblock
 		slot_encode(record, &s);
 		slot_aad(record, at, aad);
 		(void)crypto_aead_xchacha20poly1305_ietf_encrypt(s.wrapped, NULL, root, KEYS_LEN, aad, sizeof(aad),
-								 NULL, s.nonce, k->wrap_key);
+		                                                 NULL, s.nonce, k->wrap_key);
 		slot_encode(record, &s);
 	}
 	keys_secret_free(k);
@@ -176,7 +176,7 @@ int slot_seal(uint8_t record[SLOT_SIZE], struct slot_place at, struct superblock
 }
 
 int slot_open(const uint8_t record[SLOT_SIZE], struct slot_place at, const void *pass, size_t pass_len,
-	      uint8_t root[KEYS_LEN], struct err *e)
+              uint8_t root[KEYS_LEN], struct err *e)
 {
 	struct slot_secrets *k;
 	uint8_t aad[AAD_LEN];
@@ -186,7 +186,7 @@ int slot_open(const uint8_t record[SLOT_SIZE], struct slot_place at, const void 
 	slot_decode(record, &s);
 	if (s.type != SLOT_PASSPHRASE || s.kdf_type != KDF_ARGON2ID || !kdf_allowed(s.kdf))
 		return err_set(e, -ERANGE, ERR_KEY, "key slot %u asks for a cost that this build does not accept",
-			       at.number);
+		               at.number);
 	k = keys_secret_alloc(sizeof(*k));
 	if (!k)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for keys");
@@ -196,7 +196,7 @@ int slot_open(const uint8_t record[SLOT_SIZE], struct slot_place at, const void 
 		bad = sodium_memcmp(s.commitment, k->commitment, KEYS_LEN);
 		slot_aad(record, at, aad);
 		bad |= crypto_aead_xchacha20poly1305_ietf_decrypt(k->root, NULL, NULL, s.wrapped, WRAPPED_LEN, aad,
-								  sizeof(aad), s.nonce, k->wrap_key);
+		                                                  sizeof(aad), s.nonce, k->wrap_key);
 		if (bad)
 			ret = -EKEYREJECTED;
 		else

@@ -26,11 +26,11 @@ struct slot_place {
 
 /* Writes a passphrase slot. kdf is resolved. -ENOMEM when the machine is too small for it. */
 int slot_seal(uint8_t record[SLOT_SIZE], struct slot_place at, struct superblock_kdf kdf, const void *pass,
-	      size_t pass_len, const uint8_t root[KEYS_LEN], struct err *e) MUST_CHECK;
+              size_t pass_len, const uint8_t root[KEYS_LEN], struct err *e) MUST_CHECK;
 
 /* Unwraps the root key into root (guarded memory). -EKEYREJECTED: another passphrase, or a record that is damaged.
  * -ERANGE: the cost is outside the bounds, nothing was tried. -ENOMEM as above. */
 int slot_open(const uint8_t record[SLOT_SIZE], struct slot_place at, const void *pass, size_t pass_len,
-	      uint8_t root[KEYS_LEN], struct err *e) MUST_CHECK;
+              uint8_t root[KEYS_LEN], struct err *e) MUST_CHECK;
 
 #endif

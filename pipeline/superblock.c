@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION	      1u
+#define VERSION       1u
 #define FEATURES_HERE 0u /* required features that this build knows */
 #define PAGE_MIN      512u
 #define PAGE_MAX      65536u
@@ -24,15 +24,15 @@
 #define GENERATION_AT 72
 #define SLOTS_AT      512
 #define MASTERS_AT    4608
-#define MAC_AT	      8128
+#define MAC_AT        8128
 #define CHECKSUM_LEN  32
 
-#define MAC_LEN		  32
-#define MASTER_SIZE	  96
+#define MAC_LEN           32
+#define MASTER_SIZE       96
 #define MASTER_HEADER_LEN 16
-#define NONCE_LEN	  crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
-#define WRAPPED_LEN	  (KEYS_LEN + crypto_aead_xchacha20poly1305_ietf_ABYTES)
-#define MASTER_AAD_LEN	  (SUPERBLOCK_UUID + MASTER_HEADER_LEN)
+#define NONCE_LEN         crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
+#define WRAPPED_LEN       (KEYS_LEN + crypto_aead_xchacha20poly1305_ietf_ABYTES)
+#define MASTER_AAD_LEN    (SUPERBLOCK_UUID + MASTER_HEADER_LEN)
 
 _Static_assert(SLOTS_AT + SUPERBLOCK_SLOTS * SLOT_SIZE == MASTERS_AT, "slots end where master keys begin");
 _Static_assert(MASTERS_AT + KEYRING_EPOCHS * MASTER_SIZE <= MAC_AT, "master keys end before the MAC");
@@ -107,7 +107,7 @@ static int info_decode(const uint8_t *image, struct superblock_info *info, struc
 
 /* Whether buf is a superblock of this version; copies it to image if so. */
 static int image_verify(const uint8_t *buf, size_t len, uint8_t image[IMAGE_SIZE], struct superblock_info *info,
-			struct err *e)
+                        struct err *e)
 {
 	uint8_t sum[CHECKSUM_LEN];
 	struct cursor c = cursor_reader(buf, len);
@@ -122,7 +122,7 @@ static int image_verify(const uint8_t *buf, size_t len, uint8_t image[IMAGE_SIZE
 	version = cursor_get32(&c);
 	if (version != VERSION)
 		return err_set(e, -EPROTONOSUPPORT, ERR_FORMAT, "format version %u, this program knows %u", version,
-			       VERSION);
+		               VERSION);
 	if (len != IMAGE_SIZE)
 		return err_set(e, -EBADMSG, ERR_FORMAT, "damaged: length");
 	memcpy(image, buf, IMAGE_SIZE);
@@ -155,7 +155,7 @@ static int open_failure(const int ret[2], const struct err why[2], struct err *e
 			return err_set(e, ret[i], why[i].domain, "%s: %s", paths[i], err_text(&why[i], ret[i]));
 	}
 	return err_set(e, -EBADMSG, ERR_FORMAT, "superblock: %s; superblock.bak: %s", err_text(&why[0], ret[0]),
-		       err_text(&why[1], ret[1]));
+	               err_text(&why[1], ret[1]));
 }
 
 int superblock_open(struct io *io, struct superblock **out, struct err *e)
@@ -221,7 +221,7 @@ static int image_finish(uint8_t *image, const uint8_t *root)
 
 /* The root key from whichever slot takes the passphrase; every slot is tried, so that the time does not tell which. */
 static int image_find_root(uint8_t *image, const uint8_t *uuid, const void *pass, size_t pass_len, uint8_t *root,
-			   unsigned *number, struct err *e)
+                           unsigned *number, struct err *e)
 {
 	__attribute__((cleanup(secret_cleanup))) uint8_t *found = keys_secret_alloc(KEYS_LEN);
 	struct err why, first;
@@ -254,11 +254,11 @@ static int image_find_root(uint8_t *image, const uint8_t *uuid, const void *pass
 	if (failed == -ENOMEM)
 		return err_set(e, failed, ERR_MEMORY, "%s", err_text(&first, failed));
 	return err_set(e, -EKEYREJECTED, ERR_KEY, "%s",
-		       failed ? err_text(&first, failed) : "no key slot takes this passphrase");
+	               failed ? err_text(&first, failed) : "no key slot takes this passphrase");
 }
 
 static int image_unlock(uint8_t *image, const uint8_t *uuid, const void *pass, size_t pass_len, uint8_t *root,
-			unsigned *number, struct err *e)
+                        unsigned *number, struct err *e)
 {
 	uint8_t mac[MAC_LEN];
 	int ret = image_find_root(image, uuid, pass, pass_len, root, number, e);
@@ -272,7 +272,7 @@ static int image_unlock(uint8_t *image, const uint8_t *uuid, const void *pass, s
 
 /* Unlocks the active copy or, where that one fails and its sibling is another, the sibling, which is then active. */
 static int superblock_root(struct superblock *sb, const void *pass, size_t pass_len, uint8_t *root, unsigned *number,
-			   struct err *e)
+                           struct err *e)
 {
 	struct copy *other = &sb->copy[!sb->active];
 	struct superblock_info info;
@@ -332,7 +332,7 @@ static int master_seal(uint8_t *record, uint32_t epoch, int64_t created, const u
 	master_encode(record, &m);
 	master_aad(record, uuid, aad);
 	(void)crypto_aead_xchacha20poly1305_ietf_encrypt(m.wrapped, NULL, keys + KEYS_LEN, KEYS_LEN, aad, sizeof(aad),
-							 NULL, m.nonce, keys);
+	                                                 NULL, m.nonce, keys);
 	master_encode(record, &m);
 	return 0;
 }
@@ -352,7 +352,7 @@ static int master_open(const uint8_t *record, const uint8_t *uuid, const uint8_t
 	master_aad(record, uuid, aad);
 	key = keyring_add(k, m.epoch);
 	if (!key || crypto_aead_xchacha20poly1305_ietf_decrypt(key, NULL, NULL, m.wrapped, sizeof(m.wrapped), aad,
-							       sizeof(aad), m.nonce, wrap_key))
+	                                                       sizeof(aad), m.nonce, wrap_key))
 		return -EBADMSG;
 	return 0;
 }
@@ -427,7 +427,7 @@ static void header_encode(uint8_t *image, const struct superblock_info *info, ui
 
 /* A whole image with fresh keys. */
 static int image_make(uint8_t *image, const struct superblock_info *info, struct superblock_kdf kdf, const void *pass,
-		      size_t pass_len, struct err *e)
+                      size_t pass_len, struct err *e)
 {
 	__attribute__((cleanup(secret_cleanup))) uint8_t *root = keys_secret_alloc(KEYS_LEN);
 	struct slot_place at = {info->uuid, 0};
@@ -444,7 +444,7 @@ static int image_make(uint8_t *image, const struct superblock_info *info, struct
 }
 
 int superblock_create(struct io *io, enum cipher_suite suite, uint32_t page_size, struct superblock_kdf kdf,
-		      const void *pass, size_t pass_len, struct err *e)
+                      const void *pass, size_t pass_len, struct err *e)
 {
 	struct superblock_info info = {.suite = cipher_suite_choose(suite), .page_size = page_size};
 	uint8_t image[IMAGE_SIZE] = {0};
@@ -458,7 +458,7 @@ int superblock_create(struct io *io, enum cipher_suite suite, uint32_t page_size
 		ret = io_stat(io, paths[i], &st);
 		if (ret != -ENOENT)
 			return err_set(e, ret ? ret : -EEXIST, ERR_USAGE, "%s: %s", paths[i],
-				       ret ? strerror(-ret) : "there is a store here already");
+			               ret ? strerror(-ret) : "there is a store here already");
 	}
 	ret = slot_kdf_resolve(&kdf, e);
 	if (ret)
@@ -488,7 +488,7 @@ static void generation_advance(uint8_t *image)
 }
 
 int superblock_passwd(struct io *io, struct superblock *sb, const void *old, size_t old_len, const void *new_pass,
-		      size_t new_len, struct superblock_kdf kdf, struct err *e)
+                      size_t new_len, struct superblock_kdf kdf, struct err *e)
 {
 	__attribute__((cleanup(secret_cleanup))) uint8_t *root = keys_secret_alloc(KEYS_LEN);
 	struct slot_place at = {sb->info.uuid, 0};

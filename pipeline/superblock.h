@@ -37,7 +37,7 @@ struct superblock;
 /* Writes a new superblock with one passphrase slot to an empty STORE. -EEXIST if there is one. suite may be
  * CIPHER_AUTO. -ENOMEM with a text when the machine is too small for the cost. */
 int superblock_create(struct io *io, enum cipher_suite suite, uint32_t page_size, struct superblock_kdf kdf,
-		      const void *pass, size_t pass_len, struct err *e) MUST_CHECK;
+                      const void *pass, size_t pass_len, struct err *e) MUST_CHECK;
 
 /* Reads superblock, or superblock.bak where the first is missing or damaged. -ENOENT: not a store. -EPROTONOSUPPORT:
  * a newer format or an unknown required feature. -EBADMSG: both damaged. Free with superblock_free. */
@@ -48,10 +48,10 @@ const struct superblock_info *superblock_info(const struct superblock *sb);
 /* Tries the passphrase on every slot, then verifies the MAC. -EKEYREJECTED: no slot takes it (constant behaviour).
  * -EBADMSG: the slot opened but the MAC is wrong. *out is the caller's, to keyring_free. */
 int superblock_unlock(struct superblock *sb, const void *pass, size_t pass_len, struct keyring **out,
-		      struct err *e) MUST_CHECK;
+                      struct err *e) MUST_CHECK;
 
 /* Rewrites the slot that takes `old` with `new_pass`, durably, .bak first. */
 int superblock_passwd(struct io *io, struct superblock *sb, const void *old, size_t old_len, const void *new_pass,
-		      size_t new_len, struct superblock_kdf kdf, struct err *e) MUST_CHECK;
+                      size_t new_len, struct superblock_kdf kdf, struct err *e) MUST_CHECK;
 
 #endif

@@ -11,8 +11,8 @@
 #include <stdbool.h>
 #include <sys/queue.h>
 
-#define WORKERS_MAX   32u		  /* threads of a pool */
-#define WORKERS_TASKS 256u		  /* tasks that may wait */
+#define WORKERS_MAX   32u                 /* threads of a pool */
+#define WORKERS_TASKS 256u                /* tasks that may wait */
 #define WORKER_SPAN   ((size_t)720 << 10) /* bytes of a context's span buffer */
 
 /* What one thread at a time works with. The buffers are reused for ever: a fresh page is dear. */
@@ -20,7 +20,7 @@ struct worker_ctx {
 	struct codec_ctx *codec;
 	struct cipher_ctx *cipher;
 	uint8_t *plain; /* room for a frame's plaintext and its seal */
-	uint8_t *span;	/* WORKER_SPAN bytes: a record or a run of frames; its pages come into being on first use */
+	uint8_t *span;  /* WORKER_SPAN bytes: a record or a run of frames; its pages come into being on first use */
 	SLIST_ENTRY(worker_ctx) link;
 };
 

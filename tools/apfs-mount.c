@@ -50,19 +50,19 @@ static enum exit_status check_mountpoint(struct mounting *m)
 	m->mountpoint = realpath(given, NULL);
 	if (statfs(given, &fs) < 0 && errno == ENOTCONN) /* unlike stat, never answered from a cache */
 		return daemon_say(d, EXIT_BUSY_MOUNTPOINT,
-				  "mountpoint %s: the process of the mount there has died: umount -l it first", given);
+		                  "mountpoint %s: the process of the mount there has died: umount -l it first", given);
 	if (!m->mountpoint)
 		return daemon_say(d, EXIT_NO_MOUNTPOINT, "mountpoint %s: %s", given, strerror(errno));
 	if (mountinfo_find(m->mountpoint, &info) == 0)
 		return daemon_say(d, EXIT_BUSY_MOUNTPOINT, "mountpoint %s: %s is mounted there already", given,
-				  mountinfo_is_apfs(&info) ? "an apfs store" : info.type);
+		                  mountinfo_is_apfs(&info) ? "an apfs store" : info.type);
 	if (stat(m->mountpoint, &st) < 0)
 		return daemon_say(d, EXIT_NO_MOUNTPOINT, "mountpoint %s: %s", given, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return daemon_say(d, EXIT_NO_MOUNTPOINT, "mountpoint %s: not a directory", given);
 	if (geteuid() != 0 && access(m->mountpoint, W_OK) < 0)
 		return daemon_say(d, EXIT_REFUSED, "mountpoint %s: you may not write there, which mounting needs",
-				  given);
+		                  given);
 	return EXIT_OK;
 }
 
@@ -181,7 +181,7 @@ static enum exit_status mount_session(struct mounting *m, unsigned threads, unsi
 		return daemon_say(&m->daemon, EXIT_NO_FUSE, "%s", err_text(&e, ret));
 	if (ret)
 		return daemon_say(&m->daemon, EXIT_REFUSED, "cannot mount on %s: %s", m->o->mountpoint,
-				  err_text(&e, ret));
+		                  err_text(&e, ret));
 	return EXIT_OK;
 }
 

@@ -29,7 +29,7 @@ static const struct {
 static void help(FILE *f)
 {
 	(void)fprintf(f, "Usage: apfs COMMAND [OPTION...] ARGUMENT\n"
-			 "A compressing and encrypting filesystem; apfs-mount mounts a store.\n\n");
+	                 "A compressing and encrypting filesystem; apfs-mount mounts a store.\n\n");
 	for (size_t i = 0; i < COMMANDS; i++)
 		(void)fprintf(f, "  %-7s %-6s  %s\n", commands[i].name, commands[i].args, commands[i].text);
 	(void)fprintf(f, "\n  apfs COMMAND --help says more.\n\n%s\n", EXIT_STATUS_HELP);

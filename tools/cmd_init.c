@@ -101,7 +101,7 @@ int cmd_init(int argc, char **argv)
 {
 	static const struct argp argp = {
 	    option_table, parse, "STORE", "Makes a store in STORE, an empty or missing directory.\v" EXIT_STATUS_HELP,
-	    NULL,	  NULL,	 NULL};
+	    NULL,         NULL,  NULL};
 	struct init_options o = {.format = {.uid = getuid(), .gid = getgid(), .mode = 0755}};
 	struct passphrase pass = {0};
 	struct store store = {0};
@@ -117,7 +117,7 @@ int cmd_init(int argc, char **argv)
 		(void)fprintf(stderr, "%s: %s: %s\n", argv[0], o.path, err_text(&e, ret));
 	else
 		(void)printf("Made the store %s.\n" STORE_INDEX_NOTE ".\nNext: apfs-mount %s MOUNTPOINT\n", o.path,
-			     o.path);
+		             o.path);
 	passphrase_release(&pass);
 	store_release(&store);
 	return ret && e.domain == ERR_KEY ? EXIT_NO_PASS : (int)store_status(ret);

@@ -59,7 +59,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 /* The old passphrase is tried before the new one is asked for. *asking: a passphrase could not be read. */
 static int change(const struct passwd_options *o, struct store *store, struct superblock *sb, bool *asking,
-		  struct err *e)
+                  struct err *e)
 {
 	struct passphrase old_pass = {0}, new_pass = {0};
 	struct keyring *ring = NULL;
@@ -77,7 +77,7 @@ static int change(const struct passwd_options *o, struct store *store, struct su
 	}
 	if (ret == 0)
 		ret = superblock_passwd(store->io, sb, old_pass.data, old_pass.len, new_pass.data, new_pass.len,
-					(struct superblock_kdf){0}, e);
+		                        (struct superblock_kdf){0}, e);
 	passphrase_release(&old_pass);
 	passphrase_release(&new_pass);
 	return ret;

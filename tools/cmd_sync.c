@@ -9,8 +9,8 @@ int cmd_sync(int argc, char **argv)
 {
 	const char *path =
 	    command_argument(argc, argv, "MOUNT",
-			     "Returns when everything that was written to MOUNT before is durable. (sync(1) "
-			     "does not wait for FUSE filesystems.)\v" EXIT_STATUS_HELP);
+	                     "Returns when everything that was written to MOUNT before is durable. (sync(1) "
+	                     "does not wait for FUSE filesystems.)\v" EXIT_STATUS_HELP);
 	struct mounted m;
 	struct err e = {0};
 

@@ -96,7 +96,7 @@ static enum exit_status unmount(const struct umount_options *o, struct err *e)
 		status = EXIT_SYSTEM;
 	} else if (!o->lazy && wait_process(pidfd, o->timeout)) {
 		(void)err_set(e, -ETIMEDOUT, ERR_BUSY, "unmounted, but process %d still writes after %u s", (int)m.pid,
-			      o->timeout);
+		              o->timeout);
 		status = EXIT_TIMEOUT;
 	}
 	if (pidfd >= 0)

@@ -22,7 +22,7 @@ static _Noreturn void parent_died(const struct daemon *d, pid_t child)
 		;
 	if (WIFSIGNALED(status))
 		(void)fprintf(stderr, "%s: the mount's process was killed by signal %d (%s)\n", d->program,
-			      WTERMSIG(status), strsignal(WTERMSIG(status)));
+		              WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else
 		(void)fprintf(stderr, "%s: the mount's process ended without a word\n", d->program);
 	exit(EXIT_SYSTEM);

@@ -221,8 +221,8 @@ static bool has_prefix(const char *s, const char *prefix)
 static bool is_fuse_option(const char *word)
 {
 	static const char *const names[] = {"allow_other", "allow_root", "auto_unmount", "suid",    "nosuid",
-					    "dev",	   "nodev",	 "exec",	 "noexec",  "async",
-					    "sync",	   "dirsync",	 "atime",	 "noatime", "rw"};
+	                                    "dev",         "nodev",      "exec",         "noexec",  "async",
+	                                    "sync",        "dirsync",    "atime",        "noatime", "rw"};
 	static const char *const prefixes[] = {"context=", "fscontext=", "defcontext=", "rootcontext="};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -240,34 +240,34 @@ static bool is_fuse_option(const char *word)
 static bool is_ignored(const char *word)
 {
 	static const char *const names[] = {"",
-					    "defaults",
-					    "auto",
-					    "noauto",
-					    "user",
-					    "nouser",
-					    "users",
-					    "owner",
-					    "group",
-					    "nofail",
-					    "_netdev",
-					    "relatime",
-					    "norelatime",
-					    "strictatime",
-					    "nostrictatime",
-					    "diratime",
-					    "nodiratime",
-					    "lazytime",
-					    "nolazytime",
-					    "silent",
-					    "loud",
-					    "mand",
-					    "nomand",
-					    "iversion",
-					    "noiversion",
-					    "nonempty",
-					    "default_permissions",
-					    "nosymfollow",
-					    "symfollow"};
+	                                    "defaults",
+	                                    "auto",
+	                                    "noauto",
+	                                    "user",
+	                                    "nouser",
+	                                    "users",
+	                                    "owner",
+	                                    "group",
+	                                    "nofail",
+	                                    "_netdev",
+	                                    "relatime",
+	                                    "norelatime",
+	                                    "strictatime",
+	                                    "nostrictatime",
+	                                    "diratime",
+	                                    "nodiratime",
+	                                    "lazytime",
+	                                    "nolazytime",
+	                                    "silent",
+	                                    "loud",
+	                                    "mand",
+	                                    "nomand",
+	                                    "iversion",
+	                                    "noiversion",
+	                                    "nonempty",
+	                                    "default_permissions",
+	                                    "nosymfollow",
+	                                    "symfollow"};
 	static const char *const prefixes[] = {"x-", "X-", "comment=", "user=", "uhelper=", "fsname=", "subtype="};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {

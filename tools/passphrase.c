@@ -168,12 +168,12 @@ static int from_stdin(struct passphrase *out, struct err *e)
 
 	if (ret == 0 && out->len == 0)
 		return err_set(e, -ENODATA, ERR_KEY,
-			       "no passphrase: standard input is neither a terminal nor holds one (see --passfile)");
+		               "no passphrase: standard input is neither a terminal nor holds one (see --passfile)");
 	return ret;
 }
 
 int passphrase_read(const struct passphrase_source *src, const char *prompt, bool twice, struct passphrase *out,
-		    struct err *e)
+                    struct err *e)
 {
 	out->len = 0;
 	out->data = keys_secret_alloc(PASSPHRASE_MAX);

@@ -25,7 +25,7 @@ struct passphrase {
 /* Reads it. prompt is shown at a terminal, where it is asked for twice if `twice`. keys_init() comes first.
  * *out is released by passphrase_release, also after a failure. -EINTR: the user gave up. */
 int passphrase_read(const struct passphrase_source *src, const char *prompt, bool twice, struct passphrase *out,
-		    struct err *e) MUST_CHECK;
+                    struct err *e) MUST_CHECK;
 void passphrase_release(struct passphrase *p);
 
 #endif

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NOTE	 "lock"
+#define NOTE     "lock"
 #define NOTE_MAX 256
 
 static int busy(struct store *s, struct err *e)

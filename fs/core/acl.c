@@ -12,9 +12,9 @@
 #include <sys/stat.h>
 
 #define ACL_ENTRIES_MAX 1024u
-#define ACL_HEADER	4u
-#define ACL_ENTRY	8u
-#define ACL_BYTES_MAX	(ACL_HEADER + ACL_ENTRIES_MAX * ACL_ENTRY)
+#define ACL_HEADER      4u
+#define ACL_ENTRY       8u
+#define ACL_BYTES_MAX   (ACL_HEADER + ACL_ENTRIES_MAX * ACL_ENTRY)
 
 struct acl_walk {
 	struct cursor cur;
@@ -165,7 +165,7 @@ static void inherit_mode(void *acl, size_t len, uint32_t *mode)
 }
 
 int acl_inherit(struct core *c, const struct index_inode *parent, uint64_t ino, uint32_t umask, uint32_t *mode,
-		bool *has_xattr)
+                bool *has_xattr)
 {
 	uint8_t acl[ACL_BYTES_MAX];
 	size_t len = sizeof(acl);

@@ -8,8 +8,8 @@
 #include <sys/xattr.h>
 
 #define XATTR_VALUE_MAX 65536u
-#define CAPABILITY	"security.capability"
-#define VIRTUAL		"user.apfs."
+#define CAPABILITY      "security.capability"
+#define VIRTUAL         "user.apfs."
 
 int core_getattr(struct core *c, uint64_t ino, struct core_attr *out)
 {
@@ -76,7 +76,7 @@ static int setattr_locked(struct core *c, struct node *n, unsigned which, const 
 	}
 	if (!ret && which & (CORE_KILL_SUIDGID | CORE_SET_SIZE | CORE_SET_UID | CORE_SET_GID))
 		ret = data_kill_priv(c, n,
-				     which & (CORE_KILL_SUIDGID | CORE_SET_UID | CORE_SET_GID) && !S_ISDIR(a->mode));
+		                     which & (CORE_KILL_SUIDGID | CORE_SET_UID | CORE_SET_GID) && !S_ISDIR(a->mode));
 	if (!ret && which & CORE_SET_MODE) {
 		ret = chmod_acl(c, n, in->mode);
 		if (!ret)

@@ -12,8 +12,8 @@ struct core;
 struct buffer {
 	struct core *core;
 	atomic_uint refs;  /* pieces of maps and items of batches */
-	uint32_t cap;	   /* bytes there is room for */
-	uint32_t len;	   /* bytes in use, from the start */
+	uint32_t cap;      /* bytes there is room for */
+	uint32_t len;      /* bytes in use, from the start */
 	uint32_t inflight; /* items being sealed: while there are any, nobody writes to data */
 	uint8_t *data;
 };

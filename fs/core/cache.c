@@ -157,7 +157,7 @@ static int frame_wait(struct frame_cache *fc, struct cached_frame *f)
 }
 
 int frame_cache_get(struct core *c, struct chunk *k, uint32_t frame, struct cached_frame **out, const uint8_t **data,
-		    struct err *e)
+                    struct err *e)
 {
 	struct frame_cache *fc = c->cache;
 	struct frame_key key = {k->id, frame};

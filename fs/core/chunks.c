@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNKS_IDLE_MAX	 8192u
-#define FRAMES_MAX	 8192u /* a chunk of 16 MiB of the smallest frames that packing makes */
-#define FRAME_ENTRY_MAX	 11u   /* two varints of 32 bits and a byte */
+#define CHUNKS_IDLE_MAX  8192u
+#define FRAMES_MAX       8192u /* a chunk of 16 MiB of the smallest frames that packing makes */
+#define FRAME_ENTRY_MAX  11u   /* two varints of 32 bits and a byte */
 #define FRAMES_BUF_SMALL 4096u
 
 struct chunk_table {
@@ -165,7 +165,7 @@ static int chunk_load(struct core *c, uint64_t id, struct chunk **out)
 	if (ret) {
 		if (ret == -EBADMSG)
 			log_error("index: chunk %llu has a malformed frame table; run `apfs check`",
-				  (unsigned long long)id);
+			          (unsigned long long)id);
 		return ret;
 	}
 	ret = chunk_new(p, out);
@@ -354,10 +354,10 @@ int chunk_copy(struct core *c, uint64_t id, uint32_t pos, uint32_t len, uint8_t 
 	while (pos < end && !ret) {
 		uint32_t frame = frame_of(k, pos);
 		uint32_t whole = whole_frames(c, k, frame, pos, end);
-		uint32_t n = (whole			  ? k->start[frame + whole]
-			      : k->start[frame + 1] < end ? k->start[frame + 1]
-							  : end) -
-			     pos;
+		uint32_t n = (whole                       ? k->start[frame + whole]
+		              : k->start[frame + 1] < end ? k->start[frame + 1]
+		                                          : end) -
+		             pos;
 
 		if (whole) {
 			ret = frame_read(c, k, frame, whole, dst, e);
@@ -393,7 +393,7 @@ int frame_read(struct core *c, struct chunk *k, uint32_t frame, uint32_t count, 
 	ret = index_inline_get(c->index, k->id, record, &len);
 	if (!ret && len != k->p->stored_len)
 		ret = err_set(e, -EBADMSG, ERR_FORMAT, "inline chunk %llu has the wrong length",
-			      (unsigned long long)k->id);
+		              (unsigned long long)k->id);
 	if (!ret)
 		ret = pipeline_read_frames(c->pipeline, k->p, record, frame, count, out, e);
 	free(record);

@@ -26,7 +26,7 @@ struct core_options {
 	struct io *io; /* locked by the caller; borrowed, outlives the volume */
 	const void *pass;
 	size_t pass_len;
-	uint64_t memory;	     /* bytes for file data: dirty, cached, in flight; 0: 256 MiB */
+	uint64_t memory;             /* bytes for file data: dirty, cached, in flight; 0: 256 MiB */
 	uint32_t commit_interval_ms; /* 0: 5,000 */
 	struct codec_choice compress;
 	unsigned workers; /* 0: by the machine */
@@ -38,14 +38,14 @@ struct core_options {
 struct core_format {
 	int suite; /* enum cipher_suite; 0: by the machine */
 	uint32_t kdf_ops;
-	uint64_t kdf_mem;	 /* zeroes: the defaults */
+	uint64_t kdf_mem;        /* zeroes: the defaults */
 	uint32_t uid, gid, mode; /* of the root directory */
 };
 
 /* Makes a store in an empty directory: superblock, index, segments/, README, reserve. An interrupted run can be
  * repeated. -EEXIST: it is a store already; -ENOTEMPTY: it holds something else. */
 int core_format(struct io *io, const struct core_format *f, const void *pass, size_t pass_len,
-		struct err *e) MUST_CHECK;
+                struct err *e) MUST_CHECK;
 
 /* Opens and recovers. Errors as superblock_open and superblock_unlock, plus what recovery meets. */
 int core_open(const struct core_options *o, struct core **out, struct err *e) MUST_CHECK;
@@ -88,16 +88,16 @@ enum {
 };
 /* Sets what `which` names from *in; *out is the result. */
 int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core_attr *in,
-		 struct core_attr *out) MUST_CHECK;
+                 struct core_attr *out) MUST_CHECK;
 
 /* --- names -------------------------------------------------------------------------------------------------------- */
 
 /* Creates any kind of inode but a symlink: mode holds its type (S_IFREG if none). The umask of cred is applied unless
  * the parent has a default ACL. */
 int core_mknod(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, uint32_t mode,
-	       uint32_t rdev, struct core_attr *out) MUST_CHECK;
+               uint32_t rdev, struct core_attr *out) MUST_CHECK;
 int core_symlink(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, const char *target,
-		 struct core_attr *out) MUST_CHECK;
+                 struct core_attr *out) MUST_CHECK;
 /* buf gets the target, zero-terminated; size at least 4096. */
 int core_readlink(struct core *c, uint64_t ino, char *buf, size_t size) MUST_CHECK;
 int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struct core_attr *out) MUST_CHECK;
@@ -105,7 +105,7 @@ int core_unlink(struct core *c, uint64_t parent, const char *name) MUST_CHECK;
 int core_rmdir(struct core *c, uint64_t parent, const char *name) MUST_CHECK;
 /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE; -EINVAL for others. */
 int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-		unsigned flags) MUST_CHECK;
+                unsigned flags) MUST_CHECK;
 
 /* --- directories -------------------------------------------------------------------------------------------------- */
 
@@ -113,7 +113,7 @@ struct core_entry {
 	const char *name;
 	uint64_t next; /* the offset that continues after this entry */
 	uint64_t ino;
-	uint32_t type;		      /* S_IF* bits */
+	uint32_t type;                /* S_IF* bits */
 	const struct core_attr *attr; /* NULL unless asked for */
 };
 
@@ -136,9 +136,9 @@ void core_file_close(struct core_file *f);
 ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off) MUST_CHECK;
 
 enum {
-	CORE_WRITE_CACHED = 1,	     /* from the kernel's cache: times are not set, SETATTR does */
+	CORE_WRITE_CACHED = 1,       /* from the kernel's cache: times are not set, SETATTR does */
 	CORE_WRITE_KILL_SUIDGID = 2, /* clear set-id bits */
-	CORE_WRITE_APPEND = 4	     /* at the end of the file, whatever off says */
+	CORE_WRITE_APPEND = 4        /* at the end of the file, whatever off says */
 };
 /* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. */
 int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags) MUST_CHECK;

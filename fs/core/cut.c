@@ -1,8 +1,6 @@
 /*
- * The cut: a consistent snapshot of some or all inodes is made durable. In order (docs/ARCHITECTURE.md, "Order of
- * writes"): take the snapshot of each inode, seal its buffers, sync the segments, enter extents, sizes and attributes
- * into the index, COMMIT, sync the WAL. Only one cut runs at a time; whoever waits for one and finds none running leads
- * the next for everybody who waits.
+ * The first half of a cut (docs/ARCHITECTURE.md, "The cut"): take the snapshot of each inode, seal its buffers, sync
+ * the segments, enter extents and sizes into the open transaction. commit.c makes that durable.
  */
 #include "fs/core/volume.h"
 
@@ -10,16 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
-#define INLINE_PLAIN	28672u		      /* plaintext bytes that surely fit an inline chunk once sealed */
-#define PACK_CHUNK	((uint32_t)1 << 20)   /* plaintext of a chunk of small pieces */
-#define SCATTER_FILE	((uint64_t)256 << 10) /* in files from this size on ... */
-#define SCATTER_PIECE	16384u		      /* ... pieces up to this size are random writes */
-#define MAP_KEEP	4096u		      /* pieces a map may keep after a cut */
-#define DUE_ROUNDS	3
-#define CUT_DIRTY_NODES 16384u
-#define CUT_PENDING	((size_t)32 << 20) /* bytes of changed pages of the index */
+#define INLINE_PLAIN  28672u                /* plaintext bytes that surely fit an inline chunk once sealed */
+#define PACK_CHUNK    ((uint32_t)1 << 20)   /* plaintext of a chunk of small pieces */
+#define SCATTER_FILE  ((uint64_t)256 << 10) /* in files from this size on ... */
+#define SCATTER_PIECE 16384u                /* ... pieces up to this size are random writes */
+#define MAP_KEEP      4096u                 /* pieces a map may keep after a cut */
 
 struct cut_node {
 	struct node *n; /* holds a reference */
@@ -96,7 +90,8 @@ static int cut_collect(struct cut *cut, struct node *const *wanted, size_t nwant
 	for (size_t i = 0; i < nwanted && !cut->full && !ret; i++)
 		ret = cut_add(cut, wanted[i]);
 	(void)pthread_mutex_unlock(&c->table_lock);
-	qsort(cut->node, cut->nodes, sizeof(*cut->node), by_ino);
+	if (cut->nodes)
+		qsort(cut->node, cut->nodes, sizeof(*cut->node), by_ino);
 	for (size_t i = 0; i < cut->nodes; i++) {
 		if (unique && cut->node[unique - 1].n == cut->node[i].n)
 			node_put(c, cut->node[i].n); /* waited for twice, or due besides */
@@ -202,7 +197,8 @@ static int cut_seal(struct cut *cut)
 
 		it->scattered = is_scattered(it, it->size);
 	}
-	qsort(cut->item, cut->items, sizeof(*cut->item), by_class);
+	if (cut->items)
+		qsort(cut->item, cut->items, sizeof(*cut->item), by_class);
 	while (i < cut->items && !ret) {
 		struct seal_item *first = &cut->item[i];
 		uint32_t limit = chunk_limit(cut, first), bytes = 0;
@@ -254,7 +250,7 @@ static struct cut_node *cut_find(struct cut *cut, struct node *n)
 {
 	struct cut_node key = {.n = n};
 
-	return bsearch(&key, cut->node, cut->nodes, sizeof(*cut->node), by_ino);
+	return cut->nodes ? bsearch(&key, cut->node, cut->nodes, sizeof(*cut->node), by_ino) : NULL;
 }
 
 /* Enters one extent (or hole) unless its inode was deleted meanwhile. */
@@ -326,50 +322,6 @@ static int cut_install(struct cut *cut)
 	return ret;
 }
 
-/* Under ns: rows of every inode whose attributes changed. Data that no cut has taken is left out of size and blocks. */
-static int write_rows(struct core *c, bool *due)
-{
-	struct node **list;
-	size_t count = 0;
-	struct node *n;
-	int ret = 0;
-
-	*due = false;
-	(void)pthread_mutex_lock(&c->table_lock);
-	list = malloc((c->dirty_nodes + 1) * sizeof(struct node *));
-	if (list)
-		TAILQ_FOREACH (n, &c->dirty, on_dirty) {
-			list[count++] = n;
-			n->refs++;
-		}
-	(void)pthread_mutex_unlock(&c->table_lock);
-	if (!list)
-		return -ENOMEM;
-	for (size_t i = 0; i < count; i++) {
-		n = list[i];
-		(void)pthread_mutex_lock(&n->lock);
-		if (!ret && n->attr_dirty && !n->gone) {
-			struct index_inode row = n->attr;
-
-			if (S_ISREG(row.mode)) {
-				row.size = n->cut_size;
-				row.blocks = n->cut_blocks;
-			}
-			ret = index_inode_put(c->index, &row);
-			if (!ret) {
-				n->in_index = true;
-				n->attr_dirty = false;
-			}
-		}
-		*due |= atomic_load(&n->data_due) && n->map.dirty;
-		node_clean(c, n);
-		(void)pthread_mutex_unlock(&n->lock);
-		node_put(c, n);
-	}
-	free(list);
-	return ret;
-}
-
 static void cut_release(struct cut *cut, bool installed)
 {
 	struct core *c = cut->core;
@@ -395,9 +347,7 @@ static void cut_release(struct cut *cut, bool installed)
 	free(cut->piece);
 }
 
-/* Snapshot, seal, sync, install. A failure before installing leaves everything dirty, to be tried again; a later one
- * stops the volume. */
-static int cut_round(struct core *c, bool full, struct node *const *wanted, size_t nwanted, struct err *e)
+int cut_round(struct core *c, bool full, struct node *const *wanted, size_t nwanted, struct err *e)
 {
 	struct cut cut = {.core = c, .number = atomic_fetch_add(&c->cut, 1) + 1, .full = full};
 	bool installed = false;
@@ -415,252 +365,11 @@ static int cut_round(struct core *c, bool full, struct node *const *wanted, size
 			(void)core_stop(c, ret, e, "making segments durable");
 	}
 	if (!ret) {
-		ret = cut_install(&cut);
+		ret = core_index_result(c, cut_install(&cut), e, "entering extents into the index");
 		installed = !ret;
-		if (ret)
-			(void)core_stop(c, ret, e, "entering extents into the index");
 	}
 	cut_release(&cut, installed);
 	if (installed && full)
 		chunk_drop_stale(c, cut.number);
 	return ret;
-}
-
-/* Under ns: rows, then COMMIT, unless inodes turn out to be due (and need not be by now). */
-static int cut_commit(struct core *c, bool last_round, bool *due, struct err *e)
-{
-	int ret = write_rows(c, due);
-
-	if (!ret && (!*due || last_round)) {
-		*due = false;
-		ret = ids_reserve(c);
-		if (!ret)
-			ret = index_commit(c->index, e);
-		if (!ret)
-			atomic_store(&c->ns_dirty, false);
-	}
-	return ret ? core_stop(c, ret, e, "committing the index") : 0;
-}
-
-/* One whole cut. Renames over files that happen meanwhile make their inodes due, and those get a round of their own;
- * if renames keep coming, they wait for the last one. */
-static int cut_run(struct core *c, bool full, struct node *const *wanted, size_t nwanted)
-{
-	struct err e = {0};
-	bool due = true;
-	int ret = core_may_write(c);
-
-	if (!ret)
-		ret = cut_round(c, full, wanted, nwanted, &e);
-	for (int round = 0; !ret && due; round++) {
-		bool last = round == DUE_ROUNDS;
-
-		(void)pthread_mutex_lock(&c->ns);
-		if (last)
-			ret = cut_round(c, false, NULL, 0, &e);
-		if (!ret)
-			ret = cut_commit(c, last, &due, &e);
-		(void)pthread_mutex_unlock(&c->ns);
-		if (!ret && due)
-			ret = cut_round(c, false, NULL, 0, &e);
-	}
-	if (ret)
-		return ret;
-	ret = index_sync(c->index, &e);
-	if (ret)
-		return core_stop(c, ret, &e, "making the index durable");
-	if (full)
-		reclaim_segments(c);
-	return 0;
-}
-
-/* --- waiting ------------------------------------------------------------------------------------------------------ */
-
-/* Under sync_lock: leads one cut for all who wait now. */
-static void cut_lead(struct core *c)
-{
-	struct sync_queue mine = STAILQ_HEAD_INITIALIZER(mine);
-	struct sync_request *rq;
-	struct node **wanted;
-	size_t n = 0;
-	bool full = false;
-	int ret;
-
-	STAILQ_CONCAT(&mine, &c->sync_queue);
-	c->cut_running = true;
-	(void)pthread_mutex_unlock(&c->sync_lock);
-	STAILQ_FOREACH (rq, &mine, link)
-		n++;
-	wanted = malloc((n + 1) * sizeof(struct node *));
-	n = 0;
-	STAILQ_FOREACH (rq, &mine, link) {
-		full |= !rq->node || !wanted;
-		if (wanted && rq->node)
-			wanted[n++] = rq->node;
-	}
-	ret = cut_run(c, full, wanted, n);
-	free(wanted);
-	if (ret || full) {
-		SCOPED_LOCK(&c->memory_lock);
-		if (ret) {
-			c->cut_failures++;
-			c->cut_error = ret;
-		}
-		(void)pthread_cond_broadcast(&c->memory_cond);
-	}
-	(void)pthread_mutex_lock(&c->sync_lock);
-	c->cut_running = false;
-	STAILQ_FOREACH (rq, &mine, link) {
-		rq->ret = ret;
-		rq->done = true;
-	}
-	(void)pthread_cond_broadcast(&c->sync_cond);
-}
-
-/* Nothing of n (or of anything) waits for a cut. Under sync_lock. */
-static bool all_durable(struct core *c, struct node *n)
-{
-	if (c->cut_running || atomic_load(&c->ns_dirty))
-		return false;
-	if (n) {
-		SCOPED_LOCK(&n->lock);
-		return node_durable(n);
-	}
-	SCOPED_LOCK(&c->table_lock);
-	return TAILQ_EMPTY(&c->dirty);
-}
-
-int cut_wait(struct core *c, struct node *n)
-{
-	struct sync_request rq = {.node = n};
-
-	if (c->opt.read_only)
-		return 0;
-	(void)pthread_mutex_lock(&c->sync_lock);
-	if (all_durable(c, n)) {
-		(void)pthread_mutex_unlock(&c->sync_lock);
-		return atomic_load(&c->failed);
-	}
-	STAILQ_INSERT_TAIL(&c->sync_queue, &rq, link);
-	while (!rq.done) {
-		if (c->cut_running)
-			(void)pthread_cond_wait(&c->sync_cond, &c->sync_lock);
-		else
-			cut_lead(c);
-	}
-	(void)pthread_mutex_unlock(&c->sync_lock);
-	return rq.ret;
-}
-
-int core_fsync(struct core *c, uint64_t ino, bool data_only)
-{
-	struct node *n;
-	bool dir;
-	int ret = node_get(c, ino, &n);
-
-	(void)data_only; /* the commit that holds the data holds the attributes too */
-	if (ret)
-		return ret;
-	{
-		SCOPED_LOCK(&n->lock);
-		dir = S_ISDIR(n->attr.mode);
-	}
-	ret = cut_wait(c, dir ? NULL : n);
-	node_put(c, n);
-	return ret;
-}
-
-int core_sync(struct core *c)
-{
-	return cut_wait(c, NULL);
-}
-
-/* --- the committer ------------------------------------------------------------------------------------------------ */
-
-static bool cut_early(struct core *c)
-{
-	{
-		SCOPED_LOCK(&c->memory_lock);
-		if (c->dirty_bytes > c->dirty_limit / 2)
-			return true;
-	}
-	{
-		SCOPED_LOCK(&c->table_lock);
-		if (c->dirty_nodes > CUT_DIRTY_NODES)
-			return true;
-	}
-	return index_pending(c->index) > CUT_PENDING;
-}
-
-/* Sleeps until the interval is over, somebody kicks or a threshold is passed: looked at ten times a second, since a
- * writer that has to wait kicks at once. False: the volume is being closed. */
-static bool committer_sleep(struct core *c, bool patient)
-{
-	uint64_t begin = core_monotonic(c), interval = (uint64_t)c->opt.commit_interval_ms * 1000000u;
-	long step = interval < 100000000u ? (long)interval : 100000000;
-
-	(void)pthread_mutex_lock(&c->kick_lock);
-	while (!c->stopping && !c->kicked && core_monotonic(c) - begin < interval) {
-		struct timespec until;
-
-		(void)clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += step;
-		until.tv_sec += until.tv_nsec / 1000000000;
-		until.tv_nsec %= 1000000000;
-		(void)pthread_cond_timedwait(&c->kick_cond, &c->kick_lock, &until);
-		(void)pthread_mutex_unlock(&c->kick_lock);
-		bool early = !patient && cut_early(c);
-		(void)pthread_mutex_lock(&c->kick_lock);
-		if (early)
-			break;
-	}
-	bool go_on = !c->stopping;
-	c->kicked = false;
-	(void)pthread_mutex_unlock(&c->kick_lock);
-	return go_on;
-}
-
-static void *committer_main(void *arg)
-{
-	struct core *c = arg;
-	bool failing = false;
-
-	while (committer_sleep(c, failing)) {
-		int ret = cut_wait(c, NULL);
-
-		if (ret && !failing && !core_failed(c))
-			log_error("a periodic commit failed: %s; written data stays in memory and is tried again; "
-				  "make room for STORE or check its disk",
-				  strerror(-ret));
-		failing = ret != 0;
-	}
-	return NULL;
-}
-
-int committer_start(struct core *c)
-{
-	int ret = -pthread_create(&c->committer, NULL, committer_main, c);
-
-	c->committer_running = !ret;
-	return ret;
-}
-
-void committer_stop(struct core *c)
-{
-	if (!c->committer_running)
-		return;
-	(void)pthread_mutex_lock(&c->kick_lock);
-	c->stopping = true;
-	(void)pthread_cond_signal(&c->kick_cond);
-	(void)pthread_mutex_unlock(&c->kick_lock);
-	(void)pthread_join(c->committer, NULL);
-	c->committer_running = false;
-}
-
-void committer_kick(struct core *c)
-{
-	SCOPED_LOCK(&c->kick_lock);
-
-	c->kicked = true;
-	(void)pthread_cond_signal(&c->kick_cond);
 }

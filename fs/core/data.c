@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #define LOAD_EXTENTS 128u
-#define READ_RETRIES 8			   /* reads that met an extent which moved meanwhile */
+#define READ_RETRIES 8                     /* reads that met an extent which moved meanwhile */
 #define STREAM_MIN   ((uint32_t)256 << 10) /* bytes: the smallest chunk made before a cut */
-#define STREAM_STEPS 4096u		   /* pieces looked at for one chunk: a random writer has many and fills none */
+#define STREAM_STEPS 4096u                 /* pieces looked at for one chunk: a random writer has many and fills none */
 #define PREFETCH_JOB ((uint32_t)256 << 10)
 
 struct core_file {
@@ -47,10 +47,10 @@ int data_load(struct core *c, struct node *n, uint64_t from)
 		uint64_t start = x[i].off > from ? x[i].off : from;
 		uint64_t stop = x[i].off + x[i].len < end ? x[i].off + x[i].len : end;
 		struct piece p = {.off = start,
-				  .len = stop - start,
-				  .kind = PIECE_EXTENT,
-				  .chunk = x[i].chunk,
-				  .pos = x[i].chunk_off + (uint32_t)(start - x[i].off)};
+		                  .len = stop - start,
+		                  .kind = PIECE_EXTENT,
+		                  .chunk = x[i].chunk,
+		                  .pos = x[i].chunk_off + (uint32_t)(start - x[i].off)};
 
 		ret = load_hole(n, from, start);
 		if (!ret)
@@ -298,7 +298,7 @@ struct read_run {
 
 /* Copies what is in memory, fills holes and notes extents, from *off to end or until runs are full. Under n->lock. */
 static int read_map(struct core *c, struct node *n, uint8_t *dst, uint64_t *off, uint64_t end, struct read_run *run,
-		    size_t *runs)
+                    size_t *runs)
 {
 	*runs = 0;
 	while (*off < end && *runs < READ_RUNS) {

@@ -1,10 +1,9 @@
 /* Names: everything that changes the tree, and how it is read. Changes run under ns, one at a time, and join the open
  * transaction of the index at once. */
-#include "fs/core/volume.h"
+#include "fs/core/dir.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +12,7 @@
 #define TARGET_MAX 4095u
 #define LINK_MAX_  ((uint32_t)1 << 31)
 
-static int name_check(const char *name, size_t *len)
+int name_check(const char *name, size_t *len)
 {
 	*len = strlen(name);
 	if (*len > INDEX_NAME_MAX)
@@ -50,7 +49,7 @@ static int entry_get(struct core *c, uint64_t ino, struct core_attr *out)
 	return 0;
 }
 
-static int parent_of(struct core *c, uint64_t ino, uint64_t *parent)
+int dir_parent(struct core *c, uint64_t ino, uint64_t *parent)
 {
 	struct node *n;
 	int ret = node_get(c, ino, &n);
@@ -75,19 +74,21 @@ int core_lookup(struct core *c, uint64_t parent, const char *name, struct core_a
 	if (len > INDEX_NAME_MAX) {
 		uint64_t up;
 
-		ret = parent_of(c, parent, &up);
+		ret = dir_parent(c, parent, &up);
 		return ret ? ret : -ENAMETOOLONG;
 	}
-	if (!strcmp(name, ".") || !strcmp(name, "..")) {
+	if (!strcmp(name, ".")) /* NFS asks for these; this one of files too */
+		return entry_get(c, parent, out);
+	if (!strcmp(name, "..")) {
 		uint64_t up;
 
-		ret = parent_of(c, parent, &up); /* NFS asks for these */
-		return ret ? ret : entry_get(c, name[1] ? up : parent, out);
+		ret = dir_parent(c, parent, &up);
+		return ret ? ret : entry_get(c, up, out);
 	}
 	ret = index_dirent_get(c->index, parent, name, len, &d);
 	if (ret == -ENOENT) {
 		uint64_t up;
-		int dir = parent_of(c, parent, &up);
+		int dir = dir_parent(c, parent, &up);
 
 		return dir ? dir : -ENOENT;
 	}
@@ -116,7 +117,7 @@ void core_forget(struct core *c, uint64_t ino, uint64_t count)
 /* --- creating ----------------------------------------------------------------------------------------------------- */
 
 /* Under ns: the directory as a node, if new names may appear in it. */
-static int dir_get(struct core *c, uint64_t ino, struct node **out)
+int dir_get(struct core *c, uint64_t ino, struct node **out)
 {
 	int ret = core_may_write(c);
 
@@ -139,7 +140,7 @@ static int dir_get(struct core *c, uint64_t ino, struct node **out)
 }
 
 /* Under ns: a directory gained (or lost) entries and subdirectories. */
-static void dir_changed(struct core *c, struct node *dir, int entries, int subdirs)
+void dir_changed(struct core *c, struct node *dir, int entries, int subdirs)
 {
 	SCOPED_LOCK(&dir->lock);
 
@@ -151,7 +152,7 @@ static void dir_changed(struct core *c, struct node *dir, int entries, int subdi
 	atomic_store(&c->ns_dirty, true);
 }
 
-static int dirent_add(struct core *c, uint64_t parent, const char *name, size_t len, uint64_t ino, uint32_t mode)
+int dir_add(struct core *c, uint64_t parent, const char *name, size_t len, uint64_t ino, uint32_t mode)
 {
 	struct index_dirent d = {.ino = ino, .cookie = atomic_fetch_add(&c->next_cookie, 1), .type = type_of(mode)};
 
@@ -161,7 +162,7 @@ static int dirent_add(struct core *c, uint64_t parent, const char *name, size_t 
 }
 
 /* A failed change may have left half of itself in the transaction: if undoing it fails too, the volume stops. */
-static void undo_name(struct core *c, uint64_t parent, const char *name, size_t len)
+void dir_undo_add(struct core *c, uint64_t parent, const char *name, size_t len)
 {
 	int ret = index_dirent_remove(c->index, parent, name, len);
 
@@ -170,7 +171,7 @@ static void undo_name(struct core *c, uint64_t parent, const char *name, size_t 
 }
 
 static int create(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, uint32_t mode,
-		  uint32_t rdev, const char *target, struct core_attr *out)
+                  uint32_t rdev, const char *target, struct core_attr *out)
 {
 	struct index_inode a = {.nlink = S_ISDIR(mode) ? 2 : 1, .uid = cred->uid, .gid = cred->gid, .rdev = rdev};
 	struct node *dir, *n = NULL;
@@ -211,7 +212,7 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 	if (!ret)
 		ret = node_create(c, &a, &n);
 	if (!ret)
-		ret = dirent_add(c, parent, name, len, a.ino, a.mode);
+		ret = dir_add(c, parent, name, len, a.ino, a.mode);
 	if (ret) {
 		if (n) {
 			SCOPED_LOCK(&n->lock);
@@ -236,7 +237,7 @@ out:
 }
 
 int core_mknod(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, uint32_t mode,
-	       uint32_t rdev, struct core_attr *out)
+               uint32_t rdev, struct core_attr *out)
 {
 	if (!(mode & S_IFMT))
 		mode |= S_IFREG;
@@ -246,7 +247,7 @@ int core_mknod(struct core *c, const struct core_cred *cred, uint64_t parent, co
 }
 
 int core_symlink(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, const char *target,
-		 struct core_attr *out)
+                 struct core_attr *out)
 {
 	size_t len = strlen(target);
 
@@ -302,7 +303,7 @@ int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, s
 		ret = -EEXIST;
 	}
 	if (!ret)
-		ret = dirent_add(c, parent, name, len, ino, mode);
+		ret = dir_add(c, parent, name, len, ino, mode);
 	if (!ret) {
 		dir_changed(c, dir, 1, 0);
 		SCOPED_LOCK(&n->lock);
@@ -320,7 +321,7 @@ int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, s
 /* --- removing ----------------------------------------------------------------------------------------------------- */
 
 /* Under ns: n lost one name (a directory: its only one). */
-static int drop_link(struct core *c, struct node *n)
+int dir_drop_link(struct core *c, struct node *n)
 {
 	{
 		SCOPED_LOCK(&n->lock);
@@ -338,7 +339,7 @@ static int drop_link(struct core *c, struct node *n)
 }
 
 /* May what n is be removed by unlink (want_dir false) or rmdir? */
-static int may_remove(struct node *n, bool want_dir)
+int dir_may_remove(struct node *n, bool want_dir)
 {
 	SCOPED_LOCK(&n->lock);
 
@@ -369,12 +370,12 @@ static int remove_name(struct core *c, uint64_t parent, const char *name, bool w
 		node_put(c, dir);
 		return ret;
 	}
-	ret = may_remove(n, want_dir);
+	ret = dir_may_remove(n, want_dir);
 	if (!ret)
 		ret = index_dirent_remove(c->index, parent, name, len);
 	if (!ret) {
 		dir_changed(c, dir, -1, want_dir ? -1 : 0);
-		ret = drop_link(c, n);
+		ret = dir_drop_link(c, n);
 		if (ret)
 			(void)core_stop(c, ret, NULL, "deleting an inode");
 	}
@@ -391,177 +392,6 @@ int core_unlink(struct core *c, uint64_t parent, const char *name)
 int core_rmdir(struct core *c, uint64_t parent, const char *name)
 {
 	return remove_name(c, parent, name, true);
-}
-
-/* --- renaming ----------------------------------------------------------------------------------------------------- */
-
-struct rename {
-	struct node *from_dir, *to_dir, *from, *to; /* to: NULL if the new name is free */
-	const char *from_name, *to_name;
-	size_t from_len, to_len;
-	uint8_t from_type, to_type; /* DT_* */
-	bool from_is_dir, to_is_dir;
-};
-
-/* Is `ino` the directory `dir` or below it? */
-static int is_below(struct core *c, uint64_t ino, uint64_t dir, bool *below)
-{
-	*below = false;
-	for (;;) {
-		uint64_t up;
-		int ret;
-
-		if (ino == dir) {
-			*below = true;
-			return 0;
-		}
-		if (ino == CORE_ROOT)
-			return 0;
-		ret = parent_of(c, ino, &up);
-		if (ret)
-			return ret;
-		ino = up;
-	}
-}
-
-static int rename_check(struct core *c, const struct rename *r, unsigned flags)
-{
-	bool below = false;
-	int ret = 0;
-
-	if (!r->to && flags & RENAME_EXCHANGE)
-		return -ENOENT;
-	if (r->to && flags & RENAME_NOREPLACE)
-		return -EEXIST;
-	if (r->from == r->to)
-		return 0;
-	if (r->from_is_dir)
-		ret = is_below(c, r->to_dir->ino, r->from->ino, &below);
-	if (!ret && below)
-		return -EINVAL;
-	if (!ret && r->to_is_dir)
-		ret = is_below(c, r->from_dir->ino, r->to->ino, &below);
-	if (ret)
-		return ret;
-	if (flags & RENAME_EXCHANGE)
-		return below ? -EINVAL : 0;
-	if (below)
-		return -ENOTEMPTY;
-	if (!r->to)
-		return 0;
-	if (r->from_is_dir && !r->to_is_dir)
-		return -ENOTDIR;
-	if (!r->from_is_dir && r->to_is_dir)
-		return -EISDIR;
-	return r->to_is_dir ? may_remove(r->to, true) : 0;
-}
-
-/* n lives in dir now. */
-static void moved(struct core *c, struct node *n, const struct node *dir)
-{
-	SCOPED_LOCK(&n->lock);
-
-	if (S_ISDIR(n->attr.mode))
-		n->attr.parent = dir->ino;
-	n->attr.ctime = core_now(c);
-	node_touch(c, n);
-}
-
-static int rename_exchange(struct core *c, const struct rename *r)
-{
-	int subdirs = (int)r->to_is_dir - (int)r->from_is_dir;
-	int ret = index_dirent_set(c->index, r->from_dir->ino, r->from_name, r->from_len, r->to->ino, r->to_type);
-
-	if (!ret)
-		ret = index_dirent_set(c->index, r->to_dir->ino, r->to_name, r->to_len, r->from->ino, r->from_type);
-	if (ret)
-		return core_stop(c, ret, NULL, "exchanging two names");
-	moved(c, r->from, r->to_dir);
-	moved(c, r->to, r->from_dir);
-	dir_changed(c, r->from_dir, 0, subdirs);
-	dir_changed(c, r->to_dir, 0, -subdirs);
-	return 0;
-}
-
-/* The new name keeps its cookie when it replaces: a reader of the directory sees it once. */
-static int rename_move(struct core *c, const struct rename *r)
-{
-	int ret;
-
-	if (r->to)
-		ret = index_dirent_set(c->index, r->to_dir->ino, r->to_name, r->to_len, r->from->ino, r->from_type);
-	else
-		ret = dirent_add(c, r->to_dir->ino, r->to_name, r->to_len, r->from->ino, DTTOIF(r->from_type));
-	if (!ret)
-		ret = index_dirent_remove(c->index, r->from_dir->ino, r->from_name, r->from_len);
-	if (ret) {
-		if (r->to)
-			return core_stop(c, ret, NULL, "replacing a name");
-		undo_name(c, r->to_dir->ino, r->to_name, r->to_len);
-		return ret;
-	}
-	moved(c, r->from, r->to_dir);
-	dir_changed(c, r->from_dir, -1, r->from_is_dir ? -1 : 0);
-	dir_changed(c, r->to_dir, r->to ? 0 : 1, (r->from_is_dir ? 1 : 0) - (r->to_is_dir ? 1 : 0));
-	if (!r->to)
-		return 0;
-	/* A file replaced by rename is whole, old or new: the commit of this rename must hold the data. */
-	if (!r->from_is_dir)
-		atomic_store(&r->from->data_due, true);
-	return drop_link(c, r->to);
-}
-
-static int rename_find(struct core *c, struct rename *r)
-{
-	struct index_dirent d;
-	int ret = index_dirent_get(c->index, r->from_dir->ino, r->from_name, r->from_len, &d);
-
-	if (!ret)
-		ret = node_get(c, d.ino, &r->from);
-	if (ret)
-		return ret;
-	r->from_type = d.type;
-	r->from_is_dir = d.type == DT_DIR;
-	ret = index_dirent_get(c->index, r->to_dir->ino, r->to_name, r->to_len, &d);
-	if (ret)
-		return ret == -ENOENT ? 0 : ret;
-	r->to_type = d.type;
-	r->to_is_dir = d.type == DT_DIR;
-	return node_get(c, d.ino, &r->to);
-}
-
-int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-		unsigned flags)
-{
-	struct rename r = {.from_name = name, .to_name = new_name};
-	int ret = name_check(name, &r.from_len);
-
-	if (!ret)
-		ret = name_check(new_name, &r.to_len);
-	if (ret)
-		return ret;
-	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
-		return -EINVAL;
-	SCOPED_LOCK(&c->ns);
-	ret = dir_get(c, parent, &r.from_dir);
-	if (!ret)
-		ret = dir_get(c, new_parent, &r.to_dir);
-	if (!ret)
-		ret = rename_find(c, &r);
-	if (!ret)
-		ret = rename_check(c, &r, flags);
-	/* Two names of one inode: POSIX says that nothing happens. */
-	if (!ret && r.from != r.to)
-		ret = flags & RENAME_EXCHANGE ? rename_exchange(c, &r) : rename_move(c, &r);
-	if (r.to)
-		node_put(c, r.to);
-	if (r.from)
-		node_put(c, r.from);
-	if (r.to_dir)
-		node_put(c, r.to_dir);
-	if (r.from_dir)
-		node_put(c, r.from_dir);
-	return ret;
 }
 
 /* --- listing ------------------------------------------------------------------------------------------------------ */
@@ -619,15 +449,15 @@ static int list_attr(struct core *c, const struct listed *e, struct core_attr *o
 static int list_dots(struct core *c, uint64_t ino, uint64_t *off, bool with_attr, core_entry_fn fn, void *arg)
 {
 	uint64_t up;
-	int ret = parent_of(c, ino, &up);
+	int ret = dir_parent(c, ino, &up);
 
 	for (; *off < 2 && !ret; (*off)++) {
 		struct core_attr attr = {.ino = *off ? up : ino, .mode = S_IFDIR};
 		struct core_entry entry = {.name = *off ? ".." : ".",
-					   .next = *off + 1,
-					   .ino = attr.ino,
-					   .type = S_IFDIR,
-					   .attr = with_attr ? &attr : NULL};
+		                           .next = *off + 1,
+		                           .ino = attr.ino,
+		                           .type = S_IFDIR,
+		                           .attr = with_attr ? &attr : NULL};
 
 		ret = fn(arg, &entry);
 	}
@@ -652,10 +482,10 @@ int core_readdir(struct core *c, uint64_t ino, uint64_t off, bool with_attr, cor
 			struct listed *e = &l.e[i];
 			struct core_attr attr;
 			struct core_entry entry = {.name = e->d.name,
-						   .next = e->d.cookie,
-						   .ino = e->d.ino,
-						   .type = DTTOIF(e->d.type),
-						   .attr = with_attr ? &attr : NULL};
+			                           .next = e->d.cookie,
+			                           .ino = e->d.ino,
+			                           .type = (uint32_t)DTTOIF((unsigned)e->d.type),
+			                           .attr = with_attr ? &attr : NULL};
 
 			e->d.name[e->d.name_len] = 0;
 			off = e->d.cookie;

@@ -6,8 +6,8 @@
 #include <sys/stat.h>
 
 #define PAGE_SIZE_DEFAULT 4096u
-#define RESERVE_BYTES	  ((uint64_t)16 << 20)
-#define RESERVE_SHARE	  64u /* of the free space at most */
+#define RESERVE_BYTES     ((uint64_t)16 << 20)
+#define RESERVE_SHARE     64u /* of the free space at most */
 
 static const char readme[] =
     "This directory is an apfs store: the backing directory of an encrypted, compressed filesystem.\n"
@@ -31,9 +31,9 @@ struct format_scan {
 
 static bool ours(const char *name)
 {
-	static const char *const names[] = {"superblock",	"superblock.bak", "index.db",	"index.db-wal",
-					    "index.db-journal", "segments",	  "quarantine", "reserve",
-					    "README",		"lock",		  "lost+found"};
+	static const char *const names[] = {"superblock",       "superblock.bak", "index.db",   "index.db-wal",
+	                                    "index.db-journal", "segments",       "quarantine", "reserve",
+	                                    "README",           "lock",           "lost+found"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (!strcmp(name, names[i]))

@@ -70,7 +70,7 @@ static int info_file(struct core *c, struct node *n, FILE *f)
 	(void)fprintf(f, "\n");
 	if (t.stored)
 		(void)fprintf(f, "%-16s %.2f (of its chunks, which may hold other files too)\n",
-			      "ratio:", (double)t.plain / (double)t.stored);
+		              "ratio:", (double)t.plain / (double)t.stored);
 	return 0;
 }
 
@@ -104,7 +104,7 @@ static int info_volume(struct core *c, FILE *f)
 	print_size(f, "memory in use:", core_memory_used(c));
 	if (core_failed(c))
 		(void)fprintf(f, "%-16s read-only since an error (%s); see the log\n",
-			      "state:", strerror(-core_failed(c)));
+		              "state:", strerror(-core_failed(c)));
 	return 0;
 }
 

@@ -25,10 +25,10 @@ enum piece_kind { PIECE_HOLE, PIECE_EXTENT, PIECE_BUFFER };
 struct piece {
 	RB_ENTRY(piece) link;
 	uint64_t off, len;
-	uint64_t chunk;	       /* PIECE_EXTENT */
+	uint64_t chunk;        /* PIECE_EXTENT */
 	struct buffer *buffer; /* PIECE_BUFFER: holds a reference */
-	uint64_t cut;	       /* the cut whose snapshot holds this piece, 0 for none */
-	uint32_t pos;	       /* of the first byte, in the chunk's plaintext or in the buffer */
+	uint64_t cut;          /* the cut whose snapshot holds this piece, 0 for none */
+	uint32_t pos;          /* of the first byte, in the chunk's plaintext or in the buffer */
 	uint8_t kind;
 	bool dirty;   /* not in the index yet */
 	bool sealing; /* PIECE_BUFFER: an item of a batch under way */

@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define SPACE_AGE_NS	1000000000ull /* how long an answer about STORE's space is believed while there is plenty */
-#define SPACE_PLENTY	((uint64_t)1 << 30) /* bytes */
-#define STORED_OVERHEAD 64u		    /* a frame's nonce and tag, and its share of the record's table */
+#define SPACE_AGE_NS    1000000000ull /* how long an answer about STORE's space is believed while there is plenty */
+#define SPACE_PLENTY    ((uint64_t)1 << 30) /* bytes */
+#define STORED_OVERHEAD 64u                 /* a frame's nonce and tag, and its share of the record's table */
 
 int buffer_new(struct core *c, size_t len, struct buffer **out)
 {

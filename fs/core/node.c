@@ -5,15 +5,15 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define NODES_IDLE_MAX	8192u
-#define LOOKUP_PAGE	512u /* inode numbers a page: consecutive ones, which are listed together */
+#define NODES_IDLE_MAX  8192u
+#define LOOKUP_PAGE     512u /* inode numbers a page: consecutive ones, which are listed together */
 #define DIR_ENTRY_BYTES 32u  /* what st_size counts for each entry of a directory */
 
 /* Counts of the kernel's references, apart from nodes: a million listed inodes cost 4 MB here. */
 struct lookup_page {
 	UT_hash_handle hh;
 	uint64_t number; /* ino / LOOKUP_PAGE */
-	uint32_t live;	 /* counts that are not zero */
+	uint32_t live;   /* counts that are not zero */
 	uint32_t count[LOOKUP_PAGE];
 };
 
@@ -288,7 +288,7 @@ void node_reap_logged(struct core *c, struct node *n)
 	}
 	if (ret && ret != -EROFS)
 		log_warn("unlinked inode %llu could not be deleted (%s); the next mount will do it",
-			 (unsigned long long)n->ino, strerror(-ret));
+		         (unsigned long long)n->ino, strerror(-ret));
 }
 
 void node_table_release(struct core *c)
@@ -368,4 +368,9 @@ int core_may_write(struct core *c)
 	if (c->opt.read_only)
 		return -EROFS;
 	return atomic_load(&c->failed) ? -EROFS : 0;
+}
+
+int core_index_result(struct core *c, int ret, const struct err *e, const char *what)
+{
+	return ret && index_failed(c->index) ? core_stop(c, ret, e, what) : ret;
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#define BATCH		64u
+#define BATCH           64u
 #define QUARANTINE_DAYS 7
 
 struct known {

@@ -19,11 +19,11 @@ struct batch {
 void seal_take(struct core *c, struct node *n, struct piece *p, struct seal_item *item)
 {
 	*item = (struct seal_item){.node = n,
-				   .buffer = p->buffer,
-				   .off = p->off,
-				   .size = n->attr.size,
-				   .len = (uint32_t)p->len,
-				   .pos = p->pos};
+	                           .buffer = p->buffer,
+	                           .off = p->off,
+	                           .size = n->attr.size,
+	                           .len = (uint32_t)p->len,
+	                           .pos = p->pos};
 	node_ref(c, n);
 	buffer_ref(p->buffer);
 	p->sealing = true;
@@ -101,7 +101,7 @@ static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk 
 }
 
 int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool to_inline,
-		struct seal_group *g)
+                struct seal_group *g)
 {
 	struct batch *b = calloc(1, sizeof(*b) + n * sizeof(b->data[0]));
 
@@ -120,7 +120,7 @@ int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_ki
 	}
 	for (size_t i = 0; i < n; i++)
 		b->data[i] = (struct pipeline_item){item[i].node->ino, item[i].off, item[i].len,
-						    item[i].buffer->data + item[i].pos};
+		                                    item[i].buffer->data + item[i].pos};
 	b->born = atomic_load(&c->cut);
 	b->rq = (struct pipeline_seal){
 	    .item = b->data,

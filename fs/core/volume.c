@@ -102,10 +102,10 @@ static int pipeline_init(struct core *c, struct err *e)
 {
 	const struct superblock_info *info = superblock_info(c->sb);
 	struct pipeline_options o = {.io = c->io,
-				     .keyring = c->keyring,
-				     .suite = info->suite,
-				     .workers = c->opt.workers,
-				     .read_only = c->opt.read_only};
+	                             .keyring = c->keyring,
+	                             .suite = info->suite,
+	                             .workers = c->opt.workers,
+	                             .read_only = c->opt.read_only};
 	int ret = highest_segment(c, &c->last_segment);
 
 	if (ret)
@@ -242,11 +242,11 @@ int core_statfs(struct core *c, struct core_statfs *out)
 		return ret;
 	avail = s.avail > c->space_margin ? s.avail - c->space_margin : 0;
 	*out = (struct core_statfs){.block_size = STATFS_BLOCK,
-				    .blocks = s.total / STATFS_BLOCK,
-				    .free = s.free / STATFS_BLOCK,
-				    .avail = avail / STATFS_BLOCK,
-				    .files = s.files,
-				    .files_free = s.files_free};
+	                            .blocks = s.total / STATFS_BLOCK,
+	                            .free = s.free / STATFS_BLOCK,
+	                            .avail = avail / STATFS_BLOCK,
+	                            .files = s.files,
+	                            .files_free = s.files_free};
 	return 0;
 }
 

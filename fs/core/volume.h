@@ -34,34 +34,34 @@
 enum { NODE_CAPABILITY = 2 /* may have security.capability */ };
 
 struct node {
-	UT_hash_handle hh;	    /* table */
-	TAILQ_ENTRY(node) lru;	    /* table: while refs is 0 */
+	UT_hash_handle hh;          /* table */
+	TAILQ_ENTRY(node) lru;      /* table: while refs is 0 */
 	TAILQ_ENTRY(node) on_dirty; /* table: while listed */
 	uint64_t ino;
-	unsigned refs;	/* table: threads that use it, open files, the dirty list */
+	unsigned refs;  /* table: threads that use it, open files, the dirty list */
 	unsigned opens; /* table: open files */
-	bool listed;	/* table: on the dirty list */
+	bool listed;    /* table: on the dirty list */
 
 	pthread_mutex_t lock; /* all below */
 	struct index_inode attr;
 	uint64_t cut_size; /* size and blocks as the index has them or the cut under way will write them */
 	uint64_t cut_blocks;
 	uint64_t pending_bytes; /* plaintext bytes of data that no cut has counted into attr.blocks */
-	uint64_t read_next;	/* where a sequential reader would go on */
-	uint64_t full_from;	/* sequential writer: whole buffers from here on may be sealed */
+	uint64_t read_next;     /* where a sequential reader would go on */
+	uint64_t full_from;     /* sequential writer: whole buffers from here on may be sealed */
 	struct map map;
 	unsigned writers;     /* open files that may write */
 	unsigned inflight;    /* batches with items of this node */
 	uint32_t unsealed;    /* bytes in whole, unsealed buffers */
 	uint32_t streak;      /* successive reads that continued at read_next */
-	int error;	      /* of a failed seal, for the next fsync */
-	bool loaded;	      /* attr is filled */
-	bool in_index;	      /* the index has a row, and may have extents */
+	int error;            /* of a failed seal, for the next fsync */
+	bool loaded;          /* attr is filled */
+	bool in_index;        /* the index has a row, and may have extents */
 	bool attr_dirty;      /* attr differs from the row */
 	atomic_bool data_due; /* every cut must include its data: renamed over a file, or cloned */
-	bool cutting;	      /* a cut is taking its snapshot: no batch may start */
-	bool in_cut;	      /* a cut holds a snapshot of it */
-	bool gone;	      /* deleted for good */
+	bool cutting;         /* a cut is taking its snapshot: no batch may start */
+	bool in_cut;          /* a cut holds a snapshot of it */
+	bool gone;            /* deleted for good */
 };
 
 TAILQ_HEAD(node_list, node);
@@ -122,14 +122,14 @@ struct core {
 	struct sync_queue sync_queue;
 	bool cut_running;
 	atomic_uint_fast64_t cut; /* number of the cut under way or last made */
-	uint64_t last_segment;	  /* highest id that the index knows */
+	uint64_t last_segment;    /* highest id that the index knows */
 
 	pthread_t committer;
 	bool committer_running;
 	pthread_mutex_t kick_lock;
 	pthread_cond_t kick_cond; /* CLOCK_MONOTONIC */
-	bool stopping, kicked;	  /* kick_lock */
-	atomic_int failed;	  /* -errno once the volume has stopped */
+	bool stopping, kicked;    /* kick_lock */
+	atomic_int failed;        /* -errno once the volume has stopped */
 };
 
 /* --- node.c ------------------------------------------------------------------------------------------------------- */
@@ -174,6 +174,9 @@ struct clock_time core_now(const struct core *c);
 uint64_t core_monotonic(const struct core *c);
 /* Stops the volume for good: later changes fail with ret. Logs why. Returns ret. */
 int core_stop(struct core *c, int ret, const struct err *e, const char *what);
+/* Passes ret on. A transaction that the index has lost stops the volume; otherwise (no space, no memory) what entered
+ * it stays, and entering it again with the next cut changes nothing. */
+int core_index_result(struct core *c, int ret, const struct err *e, const char *what);
 /* 0, -EROFS or what stopped the volume: checked before every change. */
 int core_may_write(struct core *c) MUST_CHECK;
 
@@ -226,7 +229,7 @@ int frame_cache_new(struct core *c, struct frame_cache **out) MUST_CHECK;
 void frame_cache_free(struct frame_cache *f);
 /* The frame's plaintext, pinned until frame_cache_put: from memory, or read, opened and decompressed now. */
 int frame_cache_get(struct core *c, struct chunk *k, uint32_t frame, struct cached_frame **out, const uint8_t **data,
-		    struct err *e) MUST_CHECK;
+                    struct err *e) MUST_CHECK;
 void frame_cache_put(struct core *c, struct cached_frame *f);
 bool frame_cache_has(struct core *c, uint64_t chunk, uint32_t frame);
 /* Gives memory back to the pool: false when nothing can be evicted. */
@@ -256,7 +259,7 @@ struct seal_group {
 /* Seals items [0, n), which stay the caller's if it has a group (and are then filled in), and are copied if it has
  * none. The items' pieces must be marked sealing already, and inflight counted. */
 int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool to_inline,
-		struct seal_group *g) MUST_CHECK;
+                struct seal_group *g) MUST_CHECK;
 int seal_wait(struct core *c, struct seal_group *g) MUST_CHECK;
 /* Takes the piece p of n for sealing: marks and counts it and fills *item. Under n->lock. */
 void seal_take(struct core *c, struct node *n, struct piece *p, struct seal_item *item);
@@ -268,8 +271,12 @@ void seal_stream(struct core *c, struct node *n);
 /* Waits until no batch of n is under way. Under n->lock, which is released meanwhile. */
 void seal_drain(struct core *c, struct node *n);
 
-/* --- cut.c -------------------------------------------------------------------------------------------------------- */
+/* --- cut.c and commit.c
+ * -------------------------------------------------------------------------------------------------------- */
 
+/* Snapshot, seal, sync of the segments, install: of everything, or of the wanted inodes and those that are due. A
+ * failure before installing leaves all of it dirty, to be tried again. Cut's leader only. */
+int cut_round(struct core *c, bool full, struct node *const *wanted, size_t nwanted, struct err *e) MUST_CHECK;
 /* Waits for a cut that begins after this call and includes n's data, or everything's (n NULL). */
 int cut_wait(struct core *c, struct node *n) MUST_CHECK;
 int committer_start(struct core *c) MUST_CHECK;
@@ -301,7 +308,7 @@ int data_load(struct core *c, struct node *n, uint64_t from) MUST_CHECK;
 /* The mode of a new inode under parent, and its ACLs: what inherits from the parent's default ACL, else the umask.
  * Writes the ACLs of ino to the index; *has_xattr says whether there are any. */
 int acl_inherit(struct core *c, const struct index_inode *parent, uint64_t ino, uint32_t umask, uint32_t *mode,
-		bool *has_xattr) MUST_CHECK;
+                bool *has_xattr) MUST_CHECK;
 /* Mode bits that an access ACL implies: -EINVAL for a malformed one. *trivial: it says no more than the mode does. */
 int acl_to_mode(const void *acl, size_t len, uint32_t *mode, bool *trivial) MUST_CHECK;
 /* Brings the access ACL in line after chmod. len stays. */

@@ -14,10 +14,10 @@
 #include <sys/queue.h>
 
 #define SESSION_MAX_WRITE      ((size_t)1 << 20) /* bytes of one READ or WRITE */
-#define SESSION_HEADER	       ((size_t)4096)	 /* room for what comes before the data of a WRITE */
-#define SESSION_BUFFER	       (SESSION_HEADER + SESSION_MAX_WRITE)
+#define SESSION_HEADER         ((size_t)4096)    /* room for what comes before the data of a WRITE */
+#define SESSION_BUFFER         (SESSION_HEADER + SESSION_MAX_WRITE)
 #define SESSION_MAX_BACKGROUND 64u
-#define SESSION_TIMEOUT	       86400.0 /* seconds that the kernel may believe us: we are the only writer */
+#define SESSION_TIMEOUT        86400.0 /* seconds that the kernel may believe us: we are the only writer */
 
 /* A request as it was read. An answer with data is built in its second part, for requests that bring none. */
 struct request {
@@ -46,14 +46,14 @@ struct session {
 	pthread_t *thread;
 	unsigned started;
 	struct request *request; /* nthreads + nspare of them */
-	uint8_t *arena;		 /* their memory */
+	uint8_t *arena;          /* their memory */
 	size_t arena_len;
 
-	atomic_bool stopping;	    /* workers are to end */
-	atomic_bool gone;	    /* the kernel has ended the connection */
+	atomic_bool stopping;       /* workers are to end */
+	atomic_bool gone;           /* the kernel has ended the connection */
 	atomic_uint running, ended; /* workers that have begun, and that have ended */
 	atomic_uint_fast64_t done;  /* requests answered: a sign of life */
-	int event;		    /* eventfd: gone, or the closing thread has finished */
+	int event;                  /* eventfd: gone, or the closing thread has finished */
 
 	/* Writes may have to wait for memory. At most max_writers threads are inside of them; further ones are parked
 	 * here, in buffers of their own, so that READ and FSYNC always find a thread. */
@@ -116,7 +116,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name);
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
-	       unsigned int flags);
+               unsigned int flags);
 void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

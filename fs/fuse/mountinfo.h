@@ -9,7 +9,7 @@
 
 struct mountinfo {
 	unsigned major, minor; /* of st_dev */
-	char type[64];	       /* "fuse.apfs" */
+	char type[64];         /* "fuse.apfs" */
 };
 
 /* Finds the topmost mount whose root is exactly `path` (absolute, without symbolic links). -ENOENT if there is none. */

@@ -85,7 +85,7 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 }
 
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
-	       unsigned int flags)
+               unsigned int flags)
 {
 	op_reply(req, core_rename(op_core(req), parent, name, newparent, newname, flags));
 }

@@ -53,11 +53,11 @@ void session_op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct session *s = userdata;
 	const unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_EXPORT_SUPPORT |
-			      FUSE_CAP_DONT_MASK | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-			      FUSE_CAP_ASYNC_DIO | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_PARALLEL_DIROPS |
-			      FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA
+	                      FUSE_CAP_DONT_MASK | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
+	                      FUSE_CAP_ASYNC_DIO | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_PARALLEL_DIROPS |
+	                      FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
-			      | FUSE_CAP_HANDLE_KILLPRIV_V2
+	                      | FUSE_CAP_HANDLE_KILLPRIV_V2
 #endif
 	    ;
 
@@ -271,7 +271,7 @@ static int buffers_new(struct session *s, struct err *e)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for %u request buffers", n);
 	s->arena = arena;
 	(void)madvise(arena, s->arena_len, MADV_DONTDUMP); /* plaintext */
-	memset(arena, 0, s->nthreads * SESSION_BUFFER);	   /* faults now, not while a request waits */
+	memset(arena, 0, s->nthreads * SESSION_BUFFER);    /* faults now, not while a request waits */
 	for (unsigned i = 0; i < n; i++)
 		s->request[i].mem = s->arena + i * SESSION_BUFFER;
 	for (unsigned i = s->nthreads; i < n; i++) {

@@ -18,13 +18,13 @@ struct core;
 struct session;
 
 struct session_params {
-	const char *source;	    /* shown as the mount's source: the path of STORE */
-	const char *mountpoint;	    /* absolute, without symbolic links */
+	const char *source;         /* shown as the mount's source: the path of STORE */
+	const char *mountpoint;     /* absolute, without symbolic links */
 	const char *const *options; /* mount options as in fuse(8): "ro", "allow_other", "nodev", ... */
 	size_t noptions;
 	unsigned threads; /* that answer requests; 0: by the machine */
-	unsigned spare;	  /* buffers for writes that wait, session_spare() */
-	bool debug;	  /* log every request, at LOG_DEBUG */
+	unsigned spare;   /* buffers for writes that wait, session_spare() */
+	bool debug;       /* log every request, at LOG_DEBUG */
 };
 
 /* Names of extended attributes that every file under a mount answers, and none lists. */

@@ -19,11 +19,11 @@
 #define WIRE_KILL_SGID (1 << 30)
 
 struct wire {
-	bool completes;		/* this libfuse's answer to INIT needs completing */
-	size_t setxattr_lib;	/* bytes of struct fuse_setxattr_in that libfuse expects */
+	bool completes;         /* this libfuse's answer to INIT needs completing */
+	size_t setxattr_lib;    /* bytes of struct fuse_setxattr_in that libfuse expects */
 	size_t setxattr_kernel; /* and that the kernel sends */
-	uint64_t init_unique;	/* of the INIT request; 0 once it is answered */
-	uint32_t offered;	/* the kernel's INIT flags */
+	uint64_t init_unique;   /* of the INIT request; 0 once it is answered */
+	uint32_t offered;       /* the kernel's INIT flags */
 };
 
 /* Looks at the version of libfuse that runs. */

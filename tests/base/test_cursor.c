@@ -6,7 +6,7 @@
 static void test_little_endian(void **state)
 {
 	static const uint8_t want[15] = {0x01, 0x03, 0x02, 0x07, 0x06, 0x05, 0x04, 0x0f,
-					 0x0e, 0x0d, 0x0c, 0x0b, 0x0a, 0x09, 0x08};
+	                                 0x0e, 0x0d, 0x0c, 0x0b, 0x0a, 0x09, 0x08};
 	uint8_t buf[15];
 	struct cursor w = cursor_writer(buf, sizeof(buf));
 
@@ -158,7 +158,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_little_endian),     cmocka_unit_test(test_get_past_end),
 	    cmocka_unit_test(test_put_past_end),      cmocka_unit_test(test_bytes),
-	    cmocka_unit_test(test_huge_length),	      cmocka_unit_test(test_empty),
+	    cmocka_unit_test(test_huge_length),       cmocka_unit_test(test_empty),
 	    cmocka_unit_test(test_varint_round_trip), cmocka_unit_test(test_varint_overflow),
 	};
 

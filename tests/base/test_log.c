@@ -100,7 +100,7 @@ static void test_failed_init_keeps_target(void **state)
 }
 
 #define THREADS 4
-#define LINES	200
+#define LINES   200
 
 static void *write_lines(void *arg)
 {

@@ -66,11 +66,11 @@ static void test_sizes(void **state)
 static void test_durations(void **state)
 {
 	static const struct row rows[] = {
-	    {"5", 0, 5000},	{"5s", 0, 5000},       {"250ms", 0, 250},
+	    {"5", 0, 5000},     {"5s", 0, 5000},       {"250ms", 0, 250},
 	    {"10m", 0, 600000}, {"1h", 0, 3600000},    {"0.5s", 0, 500},
-	    {"1.5", 0, 1500},	{"1.5h", 0, 5400000},  {"0", 0, 0},
-	    {"5S", 0, 5000},	{"1.5ms", -EINVAL, 0}, {"", -EINVAL, 0},
-	    {"s", -EINVAL, 0},	{"5 s", -EINVAL, 0},   {"-5", -EINVAL, 0},
+	    {"1.5", 0, 1500},   {"1.5h", 0, 5400000},  {"0", 0, 0},
+	    {"5S", 0, 5000},    {"1.5ms", -EINVAL, 0}, {"", -EINVAL, 0},
+	    {"s", -EINVAL, 0},  {"5 s", -EINVAL, 0},   {"-5", -EINVAL, 0},
 	    {"5d", -EINVAL, 0}, {"5sec", -EINVAL, 0},  {"18446744073709551615", -ERANGE, 0},
 	};
 

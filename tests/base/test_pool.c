@@ -167,9 +167,9 @@ static void test_wrong_puts(void **state)
 }
 
 #define THREADS 4
-#define ROUNDS	20000
-#define ARENA	4 /* blocks: less than one thread alone comes to want */
-#define HELD	24
+#define ROUNDS  20000
+#define ARENA   4 /* blocks: less than one thread alone comes to want */
+#define HELD    24
 
 struct worker {
 	struct pool *p;

@@ -19,14 +19,14 @@ static void check_time(struct run *r, const char *what, uint64_t ino, struct clo
 {
 	if (!same_time(core, model))
 		run_fail(r, "%s of inode %" PRIu64 " is %" PRId64 ".%09u, not %" PRId64 ".%09u", what, ino, core.sec,
-			 core.nsec, model.sec, model.nsec);
+		         core.nsec, model.sec, model.nsec);
 }
 
 static void check_number(struct run *r, const char *what, uint64_t ino, uint64_t core, uint64_t model)
 {
 	if (core != model)
 		run_fail(r, "%s of inode %" PRIu64 " is %" PRIu64 " (%#" PRIx64 "), not %" PRIu64 " (%#" PRIx64 ")",
-			 what, ino, core, core, model, model);
+		         what, ino, core, core, model, model);
 }
 
 void run_check_attr(struct run *r, const struct core_attr *a, struct model_inode *i)
@@ -65,19 +65,19 @@ void run_check_range(struct run *r, struct core_file *f, struct model_inode *i, 
 
 	if (got < 0)
 		run_fail(r, "read of %zu at %" PRIu64 " of inode %" PRIu64 ": %s", len, off, i->ino,
-			 strerror((int)-got));
+		         strerror((int)-got));
 	if ((size_t)got != want)
 		run_fail(r, "read of %zu at %" PRIu64 " of inode %" PRIu64 " gives %zd bytes, not %zu", len, off,
-			 i->ino, got, want);
+		         i->ino, got, want);
 	i->atime_known = false;
 	if (!memcmp(r->a, r->b, want))
 		return;
 	for (size_t n = 0; n < want; n++)
 		if (r->a[n] != r->b[n])
 			run_fail(r,
-				 "inode %" PRIu64 " differs at byte %" PRIu64 " (read of %zu at %" PRIu64
-				 ", size %" PRIu64 "): %02x, not %02x",
-				 i->ino, off + n, len, off, i->size, r->a[n], r->b[n]);
+			         "inode %" PRIu64 " differs at byte %" PRIu64 " (read of %zu at %" PRIu64
+			         ", size %" PRIu64 "): %02x, not %02x",
+			         i->ino, off + n, len, off, i->size, r->a[n], r->b[n]);
 }
 
 static int compare_blocks(const void *a, const void *b)

@@ -84,7 +84,7 @@ static void find_data(struct run *r, struct model *found, struct model_inode *i)
 
 		if (n != (ssize_t)(size - off < RUN_WRITE ? size - off : RUN_WRITE))
 			run_fail(r, "after the crash: read of inode %" PRIu64 " at %" PRIu64 " gives %zd", i->ino, off,
-				 n);
+			         n);
 		model_write(found, i, r->a, (size_t)n, off);
 	}
 	core_file_close(f);
@@ -179,15 +179,15 @@ static void check_versions(struct run *r, struct model_inode *is, struct model_i
 {
 	if (!model_size_was(was, is->size, since))
 		run_fail(r, "after the crash: inode %" PRIu64 " never had size %" PRIu64 " since step %" PRIu64,
-			 is->ino, is->size, since);
+		         is->ino, is->size, since);
 	for (uint64_t off = 0; off < is->size; off += MODEL_BLOCK) {
 		size_t n = model_read(is, r->a, MODEL_BLOCK, off);
 
 		if (!model_block_was(was, off / MODEL_BLOCK, r->a, n, since))
 			run_fail(r,
-				 "after the crash: block at %" PRIu64 " of inode %" PRIu64 " (size %" PRIu64
-				 ") is none of its versions since step %" PRIu64,
-				 off, is->ino, is->size, since);
+			         "after the crash: block at %" PRIu64 " of inode %" PRIu64 " (size %" PRIu64
+			         ") is none of its versions since step %" PRIu64,
+			         off, is->ino, is->size, since);
 	}
 }
 
@@ -208,7 +208,7 @@ static void check_synced(struct run *r, struct model_inode *is, struct model_ino
 		HASH_FIND_STR(is->xattrs, x->name, y);
 		if (!y || y->len != x->len || memcmp(y->value, x->value, x->len) != 0)
 			run_fail(r, "after the crash: attribute %s of inode %" PRIu64 " is not what was synced",
-				 x->name, is->ino);
+			         x->name, is->ino);
 	}
 	if (HASH_COUNT(is->xattrs) != HASH_COUNT(was->xattrs))
 		run_fail(r, "after the crash: inode %" PRIu64 " has other attributes than synced", is->ino);
@@ -225,7 +225,7 @@ static void check_inode(struct run *r, struct model_inode *is, uint64_t step)
 	must_find(r, core_getattr(r->fx.core, is->ino, &attr), "getattr");
 	if (attr.nlink != is->nlink)
 		run_fail(r, "after the crash: inode %" PRIu64 " has %u names and nlink %u", is->ino, is->nlink,
-			 attr.nlink);
+		         attr.nlink);
 	if (is->target && strcmp(is->target, was->target) != 0)
 		run_fail(r, "after the crash: symlink %" PRIu64 " has another target", is->ino);
 	for (size_t n = 0; n < r->nevents; n++)

@@ -233,7 +233,7 @@ int model_lookup(struct model *m, uint64_t parent, const char *name, uint64_t *i
 }
 
 int model_create(struct model *m, const struct model_cred *cred, uint64_t parent, const char *name, uint32_t mode,
-		 uint32_t rdev, const char *target, uint64_t ino)
+                 uint32_t rdev, const char *target, uint64_t ino)
 {
 	struct model_inode *dir, *i;
 	int ret = dir_get(m, parent, name, &dir);
@@ -398,7 +398,7 @@ static void dir_move(struct model_inode *i, struct model_inode *from, struct mod
 }
 
 int model_rename(struct model *m, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-		 unsigned flags)
+                 unsigned flags)
 {
 	struct rename r = {0};
 	char new_copy[256];

@@ -21,13 +21,13 @@
 struct model_version {
 	struct model_version *older;
 	uint64_t until; /* the last step at which this was current */
-	uint64_t size;	/* of a version of the size */
-	uint8_t *data;	/* of a version of a block; NULL: zeroes */
+	uint64_t size;  /* of a version of the size */
+	uint8_t *data;  /* of a version of a block; NULL: zeroes */
 };
 
 struct model_block {
 	uint64_t number; /* offset / MODEL_BLOCK */
-	uint8_t *data;	 /* NULL: zeroes */
+	uint8_t *data;   /* NULL: zeroes */
 	struct model_version *old;
 	UT_hash_handle hh;
 };
@@ -57,11 +57,11 @@ struct model_inode {
 	struct model_block *blocks;
 	struct model_version *old_sizes;
 	uint64_t parent;  /* of a directory */
-	uint64_t refs;	  /* references that core counts for us */
-	unsigned opens;	  /* open files */
+	uint64_t refs;    /* references that core counts for us */
+	unsigned opens;   /* open files */
 	uint64_t changed; /* step of the last change to data or attributes */
 	uint64_t synced;  /* step of the last fsync */
-	bool removed;	  /* kept for history only */
+	bool removed;     /* kept for history only */
 	UT_hash_handle hh;
 };
 
@@ -101,12 +101,12 @@ uint64_t model_name_hash(uint64_t parent, const char *name, uint64_t ino);
 int model_lookup(struct model *m, uint64_t parent, const char *name, uint64_t *ino) MUST_CHECK;
 /* ino: the number for the new inode. target: of a symlink, else NULL. */
 int model_create(struct model *m, const struct model_cred *cred, uint64_t parent, const char *name, uint32_t mode,
-		 uint32_t rdev, const char *target, uint64_t ino) MUST_CHECK;
+                 uint32_t rdev, const char *target, uint64_t ino) MUST_CHECK;
 int model_link(struct model *m, uint64_t ino, uint64_t parent, const char *name) MUST_CHECK;
 int model_unlink(struct model *m, uint64_t parent, const char *name) MUST_CHECK;
 int model_rmdir(struct model *m, uint64_t parent, const char *name) MUST_CHECK;
 int model_rename(struct model *m, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-		 unsigned flags) MUST_CHECK;
+                 unsigned flags) MUST_CHECK;
 
 /* The count read. */
 size_t model_read(struct model_inode *i, void *buf, size_t len, uint64_t off);
@@ -118,7 +118,7 @@ bool model_has_data(struct model_inode *i, uint64_t off, uint64_t len);
 void model_kill_setid(struct model_inode *i);
 
 int model_xattr_set(struct model *m, struct model_inode *i, const char *name, const void *value, size_t len,
-		    int flags) MUST_CHECK;
+                    int flags) MUST_CHECK;
 int model_xattr_remove(struct model *m, struct model_inode *i, const char *name) MUST_CHECK;
 
 /* Whether the 4 KiB block `number` of i, cut to len bytes, ever equalled data at step `since` or later. */

@@ -196,7 +196,7 @@ void run_op_truncate(struct run *r)
 	which |= run_chance(r, 20) ? CORE_SET_MTIME : 0;
 	in.mtime.sec = 42;
 	run_say(r, "truncate %llu from %llu to %llu", (unsigned long long)i->ino, (unsigned long long)i->size,
-		(unsigned long long)in.size);
+	        (unsigned long long)in.size);
 	run_use(r, i);
 	ret = core_setattr(r->fx.core, i->ino, which, &in, &out);
 	run_expect(r, ret, 0);

@@ -33,7 +33,7 @@ static struct model_cred random_cred(struct run *r)
 	static const uint32_t umasks[] = {0, 022, 077, 027};
 
 	return (struct model_cred){(uint32_t)run_below(r, 3) * 1000, (uint32_t)run_below(r, 3) * 100,
-				   umasks[run_below(r, 4)]};
+	                           umasks[run_below(r, 4)]};
 }
 
 static uint32_t random_mode(struct run *r)
@@ -46,7 +46,7 @@ static uint32_t random_mode(struct run *r)
 void run_op_create(struct run *r)
 {
 	static const uint32_t kinds[] = {S_IFREG, S_IFREG, S_IFREG, S_IFREG,  S_IFREG, 0,      S_IFDIR,
-					 S_IFDIR, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK};
+	                                 S_IFDIR, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK};
 	struct model_inode *dir = run_pick(r, run_is_dir);
 	const char *name = run_name(r, dir, false);
 	uint32_t kind = kinds[run_below(r, sizeof(kinds) / sizeof(kinds[0]))];
@@ -174,7 +174,7 @@ void run_op_rename(struct run *r)
 	n = run_name(r, to, flags & RENAME_EXCHANGE || run_chance(r, 30));
 	(void)snprintf(new_name, sizeof(new_name), "%s", n ? n : "n0");
 	run_say(r, "rename %llu/%s to %llu/%s flags %u", (unsigned long long)from->ino, name,
-		(unsigned long long)to->ino, new_name, flags);
+	        (unsigned long long)to->ino, new_name, flags);
 	run_use(r, from);
 	run_use(r, to);
 	d = strlen(name) < 256 ? model_dirent_get(from, name) : NULL;
@@ -222,7 +222,7 @@ void run_op_forget(struct run *r)
 	if (i->nlink && run_chance(r, 30))
 		n = 1 + run_below(r, n);
 	run_say(r, "forget %llu, %llu of %llu", (unsigned long long)i->ino, (unsigned long long)n,
-		(unsigned long long)i->refs);
+	        (unsigned long long)i->refs);
 	core_forget(r->fx.core, i->ino, n);
 	i->refs -= n;
 	model_inode_settle(r->m, i);
@@ -316,7 +316,7 @@ static size_t random_value(struct run *r)
 void run_op_xattr(struct run *r)
 {
 	static const char *const names[] = {"user.a", "user.some.longer.name", "user.\xc3\xa4\x01", "trusted.t",
-					    "security.s"};
+	                                    "security.s"};
 	struct model_inode *i = run_pick(r, run_is_any);
 	const char *name = names[run_below(r, 5)];
 	int flags, ret;

@@ -21,8 +21,8 @@ void run_fail(struct run *r, const char *fmt, ...)
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	print_error("seed %llu step %llu: %s: %s\nrun it again: test_property %s %llu\n", (unsigned long long)r->seed,
-		    (unsigned long long)r->m->step, r->op, text, r->crashes ? "crash" : "model",
-		    (unsigned long long)r->seed);
+	            (unsigned long long)r->m->step, r->op, text, r->crashes ? "crash" : "model",
+	            (unsigned long long)r->seed);
 	/* This may be a callback of core, with its locks held: nothing can be taken down in order. */
 	fixture_discard(&r->fx);
 	_exit(1);

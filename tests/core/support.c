@@ -307,8 +307,8 @@ void fill_random(uint64_t *state, void *buf, size_t len)
 static void fill_text(uint64_t *state, char *p, size_t len)
 {
 	static const char *const word[] = {"static ", "int ", "return ", "struct ",   "if (", ")\n\t",
-					   "index",   "0;\n", "const ",	 "uint64_t ", "= ",   "/* ",
-					   "*/\n",    "the ", "file ",	 "->"};
+	                                   "index",   "0;\n", "const ",  "uint64_t ", "= ",   "/* ",
+	                                   "*/\n",    "the ", "file ",   "->"};
 
 	while (len) {
 		const char *w = word[rng_below(state, 16)];

@@ -68,7 +68,7 @@ static void test_setgid_directory(void **state)
 	struct core_attr a;
 
 	(void)set(f, dir, CORE_SET_MODE | CORE_SET_GID,
-		  (struct core_attr){.mode = S_IFDIR | S_ISGID | 0775, .gid = 55});
+	          (struct core_attr){.mode = S_IFDIR | S_ISGID | 0775, .gid = 55});
 	assert_int_equal(core_mknod(f->core, &cred, dir, "f", S_IFREG | 0664, 0, &a), 0);
 	assert_int_equal(a.gid, 55);
 	assert_int_equal(a.uid, 1000);
@@ -140,12 +140,12 @@ static void test_setid_cleared(void **state)
 static void test_times(void **state)
 {
 	static const struct clock_time times[] = {{0, 0},
-						  {0, 1},
-						  {-1, 999999999},
-						  {-2147483649, 5},
-						  {(int64_t)1 << 32, 123456789},
-						  {((int64_t)1 << 33) + 77, 999999999},
-						  {253402300799, 1}};
+	                                          {0, 1},
+	                                          {-1, 999999999},
+	                                          {-2147483649, 5},
+	                                          {(int64_t)1 << 32, 123456789},
+	                                          {((int64_t)1 << 33) + 77, 999999999},
+	                                          {253402300799, 1}};
 	struct fixture *f = *state;
 	uint64_t ino[7];
 	char name[8];
@@ -348,13 +348,13 @@ static void assert_no_acl(struct fixture *f, uint64_t ino, const char *name)
 }
 
 #define NOBODY 0xffffffffu
-#define ACL(u, id, x, g, m, o)                                                                                         \
-	{                                                                                                              \
-		5,                                                                                                     \
-		{                                                                                                      \
-			{USER_OBJ, (u), NOBODY}, {USER, (x), (id)}, {GROUP_OBJ, (g), NOBODY}, {MASK, (m), NOBODY},     \
-			    {OTHER, (o), NOBODY},                                                                      \
-		}                                                                                                      \
+#define ACL(u, id, x, g, m, o)                                                                                     \
+	{                                                                                                          \
+		5,                                                                                                 \
+		{                                                                                                  \
+			{USER_OBJ, (u), NOBODY}, {USER, (x), (id)}, {GROUP_OBJ, (g), NOBODY}, {MASK, (m), NOBODY}, \
+			    {OTHER, (o), NOBODY},                                                                  \
+		}                                                                                                  \
 	}
 
 static void test_acl_and_mode(void **state)

@@ -14,8 +14,8 @@
 
 #include <cmocka.h>
 
-#define MIB	((size_t)1 << 20)
-#define CANARY	16
+#define MIB     ((size_t)1 << 20)
+#define CANARY  16
 #define NCANARY 40
 
 static void write_canaries(struct fixture *f, uint64_t *rng, uint8_t canary[NCANARY][CANARY])
@@ -93,7 +93,7 @@ static void test_compresses(void **state)
 	assert_int_equal(fixture_open(f), 0);
 	for (size_t at = 0; at + 40 < MIB;)
 		at += (size_t)snprintf(text + at, 40, "%s %u;\n", rng_below(&rng, 2) ? "return" : "int",
-				       (unsigned)rng_below(&rng, 100000));
+		                       (unsigned)rng_below(&rng, 100000));
 	ino = make(f, CORE_ROOT, "big", S_IFREG | 0644);
 	for (unsigned n = 0; n < 8; n++, total += MIB)
 		put(f, ino, text, MIB - 40, n * (MIB - 40));
@@ -134,7 +134,7 @@ static void test_dead_segments(void **state)
 	used = fixture_disk_usage(f, "segments");
 	if (used > 66 * MIB)
 		fail_msg("%llu bytes in %u of %u segments are left", (unsigned long long)used, fixture_segments(f),
-			 before);
+		         before);
 	fixture_remount(f);
 	sync_all(f);
 	assert_true(fixture_disk_usage(f, "segments") <= 66 * MIB);
@@ -355,7 +355,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(test_canaries),  TEST(test_compresses),   TEST(test_dead_segments), TEST(test_overwritten_space),
-	    TEST(test_bit_flips), TEST(test_lost_segment), TEST(test_opening),	     TEST(test_many_sessions),
+	    TEST(test_bit_flips), TEST(test_lost_segment), TEST(test_opening),       TEST(test_many_sessions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

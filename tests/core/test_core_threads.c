@@ -15,9 +15,9 @@
 
 #include <cmocka.h>
 
-#define MIB	 ((size_t)1 << 20)
+#define MIB      ((size_t)1 << 20)
 #define NTHREADS 8
-#define REGION	 ((size_t)48000) /* a thread's part of the shared file: no multiple of anything */
+#define REGION   ((size_t)48000) /* a thread's part of the shared file: no multiple of anything */
 
 struct worker {
 	struct fixture *f;
@@ -237,13 +237,13 @@ static void *cross(void *arg)
 
 	for (unsigned n = 0; n < w->rounds && !w->ret; n++) {
 		int ret = w->number % 2 ? core_rename(w->f->core, a, "x", b, "x", 0)
-					: core_rename(w->f->core, b, "x", a, "x", 0);
+		                        : core_rename(w->f->core, b, "x", a, "x", 0);
 
 		(void)worker_fails(w, tolerate(ret), "rename");
 		ret = core_rename(w->f->core, CORE_ROOT, w->number % 2 ? "a" : "b", w->number % 2 ? b : a, "y", 0);
 		if (!ret) /* back again */
 			ret = core_rename(w->f->core, w->number % 2 ? b : a, "y", CORE_ROOT, w->number % 2 ? "a" : "b",
-					  0);
+			                  0);
 		(void)worker_fails(w, tolerate(ret == -EINVAL ? 0 : ret), "rename of a parent");
 	}
 	return NULL;

@@ -31,10 +31,10 @@ static const struct {
 	run_op op;
 	unsigned weight;
 } ops[] = {
-    {run_op_create, 14}, {run_op_symlink, 2}, {run_op_link, 3},	  {run_op_unlink, 5},	{run_op_rmdir, 3},
-    {run_op_rename, 9},	 {run_op_lookup, 4},  {run_op_forget, 5}, {run_op_readdir, 3},	{run_op_open, 8},
-    {run_op_close, 5},	 {run_op_read, 7},    {run_op_write, 30}, {run_op_truncate, 7}, {run_op_setattr, 5},
-    {run_op_xattr, 5},	 {run_op_fsync, 5},
+    {run_op_create, 14}, {run_op_symlink, 2}, {run_op_link, 3},   {run_op_unlink, 5},   {run_op_rmdir, 3},
+    {run_op_rename, 9},  {run_op_lookup, 4},  {run_op_forget, 5}, {run_op_readdir, 3},  {run_op_open, 8},
+    {run_op_close, 5},   {run_op_read, 7},    {run_op_write, 30}, {run_op_truncate, 7}, {run_op_setattr, 5},
+    {run_op_xattr, 5},   {run_op_fsync, 5},
 };
 
 static void random_op(struct run *r)
@@ -196,7 +196,7 @@ static void test_seeds(void **state)
 	for (uint64_t n = 0; n < plan.count; n++)
 		run_seed(r, plan.first + n);
 	print_message("%llu seeds from %llu, %u steps each\n", (unsigned long long)plan.count,
-		      (unsigned long long)plan.first, plan.steps);
+	              (unsigned long long)plan.first, plan.steps);
 }
 
 static int setup(void **state)

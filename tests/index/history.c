@@ -85,8 +85,8 @@ static int work_extent(struct index *ix, uint64_t g, unsigned *seed)
 {
 	struct index_chunk c = {.id = 1 + g, .segment = 1, .offset = g, .stored_len = 100, .plain_len = 1 << 20};
 	struct index_extent x = {(uint64_t)(rand_r(seed) % 60) * 4096,
-				 (uint64_t)4096 * (1 + (unsigned)rand_r(seed) % 4), 1 + g,
-				 (unsigned)rand_r(seed) % 1000};
+	                         (uint64_t)4096 * (1 + (unsigned)rand_r(seed) % 4), 1 + g,
+	                         (unsigned)rand_r(seed) % 1000};
 
 	if (rand_r(seed) % 4 == 0)
 		x.chunk = 0;
@@ -162,7 +162,7 @@ void history_verify(struct history *h, struct index *ix)
 	assert_int_equal(index_meta_get(ix, "history", 0, &g), 0);
 	if (g < h->synced || g > h->next)
 		fail_msg("transaction %u found, %u synced, %u committed", (unsigned)g, (unsigned)h->synced,
-			 (unsigned)h->committed);
+		         (unsigned)h->committed);
 	assert_int_equal(digest(ix, &sum), 0);
 	if (g && sum != h->digest[g % HISTORY_MAX])
 		fail_msg("not the state after transaction %u", (unsigned)g);

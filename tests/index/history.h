@@ -12,7 +12,7 @@
 
 struct history {
 	unsigned seed;
-	uint64_t next;	    /* the number of the open transaction */
+	uint64_t next;      /* the number of the open transaction */
 	uint64_t committed; /* index_commit has returned 0 for it */
 	uint64_t synced;    /* and index_sync after it */
 	uint64_t digest[HISTORY_MAX];

@@ -9,8 +9,8 @@
 #include <string.h>
 
 #define NAME_LEN 64
-#define FILES	 8
-#define SECTOR	 512
+#define FILES    8
+#define SECTOR   512
 
 struct bytes {
 	uint8_t *p;

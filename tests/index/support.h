@@ -16,10 +16,10 @@
 
 /* Fails the test with err's text unless ret is 0. */
 void ok_at(int ret, const struct err *e, const char *file, int line);
-#define ok(call)                                                                                                       \
-	do {                                                                                                           \
-		struct err ok_err = {0};                                                                               \
-		ok_at((call), &ok_err, __FILE__, __LINE__);                                                            \
+#define ok(call)                                            \
+	do {                                                \
+		struct err ok_err = {0};                    \
+		ok_at((call), &ok_err, __FILE__, __LINE__); \
 	} while (0)
 
 /* An index on a new simulated STORE, with a segment 1. */

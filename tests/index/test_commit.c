@@ -418,9 +418,9 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_transaction),	 cmocka_unit_test(test_pending), cmocka_unit_test(test_pending_large),
-	    cmocka_unit_test(test_syncs),	 cmocka_unit_test(test_sizes),	 cmocka_unit_test(test_files),
-	    cmocka_unit_test(test_posix),	 cmocka_unit_test(test_header),	 cmocka_unit_test(test_open_errors),
+	    cmocka_unit_test(test_transaction),  cmocka_unit_test(test_pending), cmocka_unit_test(test_pending_large),
+	    cmocka_unit_test(test_syncs),        cmocka_unit_test(test_sizes),   cmocka_unit_test(test_files),
+	    cmocka_unit_test(test_posix),        cmocka_unit_test(test_header),  cmocka_unit_test(test_open_errors),
 	    cmocka_unit_test(test_flipped_bits), cmocka_unit_test(test_threads),
 	};
 

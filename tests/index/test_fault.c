@@ -192,7 +192,7 @@ static void test_full_checkpoint(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_create), cmocka_unit_test(test_eio),	cmocka_unit_test(test_eio_power_cut),
+	    cmocka_unit_test(test_create), cmocka_unit_test(test_eio),  cmocka_unit_test(test_eio_power_cut),
 	    cmocka_unit_test(test_enospc), cmocka_unit_test(test_full), cmocka_unit_test(test_full_checkpoint),
 	};
 

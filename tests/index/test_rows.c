@@ -505,12 +505,12 @@ static void test_check(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_inode),	 cmocka_unit_test(test_inode_delete_takes_all),
-	    cmocka_unit_test(test_symlink),	 cmocka_unit_test(test_dirent),
-	    cmocka_unit_test(test_names),	 cmocka_unit_test(test_xattr),
-	    cmocka_unit_test(test_meta),	 cmocka_unit_test(test_chunk),
+	    cmocka_unit_test(test_inode),        cmocka_unit_test(test_inode_delete_takes_all),
+	    cmocka_unit_test(test_symlink),      cmocka_unit_test(test_dirent),
+	    cmocka_unit_test(test_names),        cmocka_unit_test(test_xattr),
+	    cmocka_unit_test(test_meta),         cmocka_unit_test(test_chunk),
 	    cmocka_unit_test(test_inline_chunk), cmocka_unit_test(test_segment),
-	    cmocka_unit_test(test_file_chunks),	 cmocka_unit_test(test_dangling),
+	    cmocka_unit_test(test_file_chunks),  cmocka_unit_test(test_dangling),
 	    cmocka_unit_test(test_check),
 	};
 

@@ -25,9 +25,9 @@ struct faulty {
 	pthread_mutex_t lock;
 	unsigned calls[FAULTY_OPS];
 	enum faulty_op op; /* which fails */
-	unsigned after;	   /* that many more calls of it succeed */
-	int code;	   /* 0: none fails */
-	bool once;	   /* only the one */
+	unsigned after;    /* that many more calls of it succeed */
+	int code;          /* 0: none fails */
+	bool once;         /* only the one */
 	/* Called before each operation, without a lock. */
 	void (*hook)(void *arg, enum faulty_op op);
 	void *arg;

@@ -80,7 +80,7 @@ static uint32_t next_random(uint32_t *x)
 void rig_fill(enum rig_data kind, uint32_t seed, void *buf, size_t len)
 {
 	static const char *const words[] = {"static ", "int ", "return ", "struct segment *",
-					    "{\n\t",   ";\n",  "if (",	  ")"};
+	                                    "{\n\t",   ";\n",  "if (",    ")"};
 	uint32_t x = seed * 2654435761u + 1;
 	uint8_t *p = buf;
 
@@ -129,7 +129,7 @@ int rig_wait(struct rig_result *res)
 }
 
 int rig_seal(struct rig *r, const struct pipeline_item *item, size_t n, const char *codec, uint32_t frame_size,
-	     bool to_inline, struct pipeline_chunk **chunk)
+             bool to_inline, struct pipeline_chunk **chunk)
 {
 	struct rig_result res;
 	struct pipeline_seal rq = {

@@ -49,7 +49,7 @@ int rig_wait(struct rig_result *res);
 
 /* Seals and waits. */
 int rig_seal(struct rig *r, const struct pipeline_item *item, size_t n, const char *codec, uint32_t frame_size,
-	     bool to_inline, struct pipeline_chunk **chunk);
+             bool to_inline, struct pipeline_chunk **chunk);
 /* Reads all of a chunk: -errno, or 0 with its plaintext in a fresh buffer. */
 int rig_read(struct rig *r, const struct pipeline_chunk *chunk, uint8_t **data, struct err *e);
 /* Fails the test unless the chunk holds the items' data. */

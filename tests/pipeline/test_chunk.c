@@ -88,13 +88,13 @@ static void subkey(const uint8_t *master, uint8_t purpose, const void *id, uint8
 
 /* A decoder from FORMAT.md alone, with libsodium's ciphers. */
 static void open_part(const uint8_t *key, const uint8_t *aad, size_t aad_len, const uint8_t *in, size_t plain_len,
-		      const uint8_t *want)
+                      const uint8_t *want)
 {
 	uint8_t plain[128];
 
 	assert_int_equal(crypto_aead_chacha20poly1305_ietf_decrypt(plain, NULL, NULL, in + 12, plain_len + 16, aad,
-								   aad_len, in, key),
-			 0);
+	                                                           aad_len, in, key),
+	                 0);
 	assert_memory_equal(plain, want, plain_len);
 }
 
@@ -204,12 +204,12 @@ static const struct chunk_key good_key = {key_bytes, uuid, name, CIPHER_AES_256_
 static const uint8_t nonce[CIPHER_NONCE_MAX] = {9};
 
 static const struct chunk_header good_header = {.id = 77,
-						.sequence = 78,
-						.stored_len = 2 * 28 + 36 + 17 + 57,
-						.plain_len = 313,
-						.table_len = 17,
-						.nframes = 1,
-						.nranges = 2};
+                                                .sequence = 78,
+                                                .stored_len = 2 * 28 + 36 + 17 + 57,
+                                                .plain_len = 313,
+                                                .table_len = 17,
+                                                .nframes = 1,
+                                                .nranges = 2};
 
 static int header_trip(const struct chunk_header *h)
 {
@@ -233,11 +233,11 @@ static void test_impossible_headers(void **state)
 
 	(void)state;
 	assert_int_equal(header_trip(&good_header), 0);
-#define TRY(change, want)                                                                                              \
-	do {                                                                                                           \
-		h = good_header;                                                                                       \
-		change;                                                                                                \
-		assert_int_equal(header_trip(&h), want);                                                               \
+#define TRY(change, want)                                \
+	do {                                             \
+		h = good_header;                         \
+		change;                                  \
+		assert_int_equal(header_trip(&h), want); \
 	} while (0)
 	TRY(h.id = UINT64_MAX, 0);
 	TRY(h.plain_len = 0, -EBADMSG);
@@ -299,11 +299,11 @@ static void test_impossible_tables(void **state)
 
 	(void)state;
 	assert_int_equal(table_trip(&good, good_header), 0);
-#define TRY(change, want)                                                                                              \
-	do {                                                                                                           \
-		t = good;                                                                                              \
-		change;                                                                                                \
-		assert_int_equal(table_trip(&t, good_header), want);                                                   \
+#define TRY(change, want)                                            \
+	do {                                                         \
+		t = good;                                            \
+		change;                                              \
+		assert_int_equal(table_trip(&t, good_header), want); \
 	} while (0)
 	TRY(t.ino[0] = UINT64_MAX, 0);
 	TRY(t.off[0] = INT64_MAX - 13, 0);
@@ -355,7 +355,7 @@ static void test_random_tables(void **state)
 static void test_binding(void **state)
 {
 	static const enum cipher_suite suites[] = {CIPHER_AES_256_GCM, CIPHER_CHACHA20_POLY1305,
-						   CIPHER_XCHACHA20_POLY1305};
+	                                           CIPHER_XCHACHA20_POLY1305};
 	static const uint8_t other[32] = {99};
 	const struct chunk_frame_id id = {77, 3, false, CODEC_LZ4, 1000};
 	uint8_t sealed[600], plain[600], text[500];
@@ -370,14 +370,14 @@ static void test_binding(void **state)
 		assert_int_equal(chunk_frame_seal(cipher, &k, nonce, &id, text, 500, sealed), 0);
 		assert_int_equal(chunk_frame_open(cipher, &k, &id, sealed, 500 + overhead, plain), 0);
 		assert_memory_equal(plain, text, 500);
-#define FRAME(change)                                                                                                  \
-	do {                                                                                                           \
-		struct chunk_frame_id i = id;                                                                          \
-		wrong = k;                                                                                             \
-		change;                                                                                                \
-		assert_int_equal(chunk_frame_open(cipher, &wrong, &i, sealed, 500 + overhead, plain), -EBADMSG);       \
-		for (int z = 0; z < 500; z++)                                                                          \
-			assert_int_equal(plain[z], 0);                                                                 \
+#define FRAME(change)                                                                                            \
+	do {                                                                                                     \
+		struct chunk_frame_id i = id;                                                                    \
+		wrong = k;                                                                                       \
+		change;                                                                                          \
+		assert_int_equal(chunk_frame_open(cipher, &wrong, &i, sealed, 500 + overhead, plain), -EBADMSG); \
+		for (int z = 0; z < 500; z++)                                                                    \
+			assert_int_equal(plain[z], 0);                                                           \
 	} while (0)
 		FRAME(i.chunk++);
 		FRAME(i.number++);

@@ -66,14 +66,14 @@ static void test_vectors(void **state)
 		assert_int_equal(cipher_seal(ctx, v->suite, key, nonce, aad, aad_len, plain, len, out), 0);
 		assert_memory_equal(out, sealed, len + CIPHER_TAG);
 		assert_int_equal(cipher_open(ctx, v->suite, key, nonce, aad, aad_len, sealed, len + CIPHER_TAG, out),
-				 0);
+		                 0);
 		assert_memory_equal(out, plain, len);
 	}
 }
 
 /* What libsodium makes of it; false where it lacks AES instructions. */
 static bool reference_seal(enum cipher_suite suite, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad,
-			   size_t aad_len, const uint8_t *in, size_t len, uint8_t *out)
+                           size_t aad_len, const uint8_t *in, size_t len, uint8_t *out)
 {
 	switch (suite) {
 	case CIPHER_AES_256_GCM:
@@ -124,7 +124,7 @@ static void test_cross_check(void **state)
 }
 
 static void assert_refused(enum cipher_suite suite, const uint8_t *key, const uint8_t *nonce, const void *aad,
-			   size_t aad_len, const uint8_t *sealed, size_t len)
+                           size_t aad_len, const uint8_t *sealed, size_t len)
 {
 	uint8_t out[128], zero[128] = {0};
 

@@ -27,10 +27,10 @@ static uint32_t rng(void)
 /* Text with the statistics of a word list: compressible, never quite periodic. */
 static void fill_text(uint8_t *out, size_t len)
 {
-	static const char *const words[] = {"static ", "int ", "struct ", "return ", "inode",	"->",
-					    "(",       ")",    ";\n\t",	  "offset ", "length ", "= ",
-					    "if ",     "else", "{\n",	  "}\n",     "const ",	"void ",
-					    "buffer ", "the ", "segment", "_",	     "chunk"};
+	static const char *const words[] = {"static ", "int ", "struct ", "return ", "inode",   "->",
+	                                    "(",       ")",    ";\n\t",   "offset ", "length ", "= ",
+	                                    "if ",     "else", "{\n",     "}\n",     "const ",  "void ",
+	                                    "buffer ", "the ", "segment", "_",       "chunk"};
 	size_t at = 0;
 
 	while (at < len) {
@@ -49,9 +49,9 @@ static void fill_noise(uint8_t *out, size_t len)
 		out[i] = (uint8_t)rng();
 }
 
-static const char *const choices[] = {"lz4",	"lz4:-8",  "lz4:1",    "lz4:3",	   "lz4:9",
-				      "lz4:12", "zstd",	   "zstd:-5",  "zstd:1",   "zstd:3",
-				      "zstd:9", "zstd:19", "brotli:1", "brotli:4", "brotli:11"};
+static const char *const choices[] = {"lz4",    "lz4:-8",  "lz4:1",    "lz4:3",    "lz4:9",
+                                      "lz4:12", "zstd",    "zstd:-5",  "zstd:1",   "zstd:3",
+                                      "zstd:9", "zstd:19", "brotli:1", "brotli:4", "brotli:11"};
 
 static void test_round_trip(void **state)
 {
@@ -112,7 +112,7 @@ static void test_bounds(void **state)
 		for (size_t wrong = 1; wrong < UNIT; wrong += 997) {
 			memset(plain, 0xA5, sizeof(plain));
 			assert_int_equal(codec_decompress(ctx, choice.codec, packed, (size_t)n, plain, wrong),
-					 wrong == len ? 0 : -EBADMSG);
+			                 wrong == len ? 0 : -EBADMSG);
 			assert_int_equal(plain[wrong], 0xA5);
 		}
 		assert_int_equal(codec_decompress(ctx, choice.codec, packed, (size_t)n, plain, len - 1), -EBADMSG);

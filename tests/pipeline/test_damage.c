@@ -55,7 +55,7 @@ static void flip_every_bit(enum cipher_suite suite)
 		assert_int_equal(e.code, ret);
 		bytes[at] ^= (uint8_t)(1u << at % 8);
 		assert_int_equal(segment_header_open(r.keyring, r.options.uuid, bytes, at, "a", &h, key, NULL),
-				 -EBADMSG);
+		                 -EBADMSG);
 	}
 	bytes[70] ^= 1;
 	rig_file_write(path, bytes, len, 0);
@@ -109,11 +109,11 @@ static void test_wrong_index(void **state)
 	b = rig_seal_small(&r, 1, item);
 	size_t size = sizeof(*a) + a->nframes * sizeof(a->frame[0]);
 	c = malloc(size);
-#define TRY(change, want)                                                                                              \
-	do {                                                                                                           \
-		memcpy(c, a, size);                                                                                    \
-		change;                                                                                                \
-		assert_int_equal(rig_read_or_fail(&r, c, rig_small[0]), want);                                         \
+#define TRY(change, want)                                                      \
+	do {                                                                   \
+		memcpy(c, a, size);                                            \
+		change;                                                        \
+		assert_int_equal(rig_read_or_fail(&r, c, rig_small[0]), want); \
 	} while (0)
 	TRY((void)0, 0);
 	TRY(c->id++, -EBADMSG);
@@ -306,8 +306,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_flipped_bits), cmocka_unit_test(test_flipped_inline),
-	    cmocka_unit_test(test_wrong_index),	 cmocka_unit_test(test_swapped),
-	    cmocka_unit_test(test_foreign),	 cmocka_unit_test(test_no_plaintext),
+	    cmocka_unit_test(test_wrong_index),  cmocka_unit_test(test_swapped),
+	    cmocka_unit_test(test_foreign),      cmocka_unit_test(test_no_plaintext),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

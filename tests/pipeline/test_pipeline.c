@@ -25,7 +25,7 @@ static size_t make_items(struct pipeline_item *item, const uint32_t *len, size_t
 }
 
 static void round_trip(struct rig *r, const struct pipeline_item *item, size_t n, const char *codec,
-		       uint32_t frame_size, bool to_inline)
+                       uint32_t frame_size, bool to_inline)
 {
 	struct pipeline_chunk *chunk;
 	uint64_t sum = 0, frames = 0;
@@ -81,7 +81,7 @@ static void sizes_and_shapes(struct rig *r, const char *codec, enum rig_data kin
 static void test_round_trips(void **state)
 {
 	static const enum cipher_suite suites[] = {CIPHER_AES_256_GCM, CIPHER_CHACHA20_POLY1305,
-						   CIPHER_XCHACHA20_POLY1305};
+	                                           CIPHER_XCHACHA20_POLY1305};
 	static const char *const codecs[] = {"off", "lz4", "zstd", "brotli:2"};
 
 	(void)state;
@@ -114,7 +114,7 @@ static void test_chunk_limits(void **state)
 	rig_fill(RIG_RANDOM, 1, data + PIPELINE_CHUNK_MAX / 2, PIPELINE_CHUNK_MAX / 2);
 	for (size_t i = 0; i < n; i++)
 		item[i] = (struct pipeline_item){5, i * PIPELINE_FRAME_MAX, PIPELINE_FRAME_MAX,
-						 data + i * PIPELINE_FRAME_MAX};
+		                                 data + i * PIPELINE_FRAME_MAX};
 	item[n] = (struct pipeline_item){6, 0, 1, data};
 	round_trip(&r, item, n, "zstd", 65536, false);
 	round_trip(&r, item, n, "lz4", 4096, true);
@@ -242,7 +242,7 @@ static void test_read_only(void **state)
 struct load {
 	struct rig *r;
 	uint32_t seed;
-	unsigned left;	 /* chunks to submit from done() */
+	unsigned left;   /* chunks to submit from done() */
 	unsigned frames; /* items of the next chunk: both below and above what goes to the workers */
 	atomic_uint *pending;
 	atomic_uint_fast64_t *ids;
@@ -315,17 +315,17 @@ static void test_submit_from_done(void **state)
 	rig_init(&r, CIPHER_AES_256_GCM);
 	for (unsigned i = 0; i < LOADS; i++) {
 		load[i] = (struct load){.r = &r,
-					.seed = i * 1000,
-					.left = CHAIN,
-					.frames = 1 + i * 5,
-					.pending = &pending,
-					.ids = &ids,
-					.data = malloc(LOAD_ITEMS * 65536u)};
+		                        .seed = i * 1000,
+		                        .left = CHAIN,
+		                        .frames = 1 + i * 5,
+		                        .pending = &pending,
+		                        .ids = &ids,
+		                        .data = malloc(LOAD_ITEMS * 65536u)};
 		load[i].rq = (struct pipeline_seal){.item = load[i].item,
-						    .frame_size = 65536,
-						    .choice = {CODEC_LZ4, 0},
-						    .done = load_done,
-						    .arg = &load[i]};
+		                                    .frame_size = 65536,
+		                                    .choice = {CODEC_LZ4, 0},
+		                                    .done = load_done,
+		                                    .arg = &load[i]};
 		assert_int_equal(pthread_create(&thread[i], NULL, load_main, &load[i]), 0);
 	}
 	assert_int_equal(pthread_create(&thread[LOADS], NULL, sync_main, &load[0]), 0);
@@ -359,12 +359,12 @@ static void test_flood(void **state)
 	for (size_t i = 0; i < CHUNKS; i++) {
 		rig_result_init(&res[i]);
 		rq[i] = (struct pipeline_seal){.item = item,
-					       .nitems = FRAMES,
-					       .chunk_id = i,
-					       .frame_size = 65536,
-					       .choice = {CODEC_LZ4, 0},
-					       .done = rig_done,
-					       .arg = &res[i]};
+		                               .nitems = FRAMES,
+		                               .chunk_id = i,
+		                               .frame_size = 65536,
+		                               .choice = {CODEC_LZ4, 0},
+		                               .done = rig_done,
+		                               .arg = &res[i]};
 		pipeline_seal_submit(r.p, &rq[i]);
 	}
 	for (size_t i = 0; i < CHUNKS; i++) {
@@ -487,9 +487,9 @@ static void test_no_leftovers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_round_trips),	     cmocka_unit_test(test_chunk_limits),
-	    cmocka_unit_test(test_tiny_items),	     cmocka_unit_test(test_incompressible_is_stored),
-	    cmocka_unit_test(test_remount),	     cmocka_unit_test(test_read_only),
+	    cmocka_unit_test(test_round_trips),      cmocka_unit_test(test_chunk_limits),
+	    cmocka_unit_test(test_tiny_items),       cmocka_unit_test(test_incompressible_is_stored),
+	    cmocka_unit_test(test_remount),          cmocka_unit_test(test_read_only),
 	    cmocka_unit_test(test_submit_from_done), cmocka_unit_test(test_flood),
 	    cmocka_unit_test(test_segments_roll),    cmocka_unit_test(test_run),
 	    cmocka_unit_test(test_no_leftovers),

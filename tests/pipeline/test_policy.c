@@ -79,7 +79,7 @@ static void test_codec(void **state)
 	} table[] = {
 	    {{CODEC_ZSTD, 0}, POLICY_STREAM, 1},  {{CODEC_ZSTD, 0}, POLICY_PACKED, 3},
 	    {{CODEC_ZSTD, 0}, POLICY_RANDOM, -1}, {{CODEC_ZSTD, 7}, POLICY_PACKED, 7},
-	    {{CODEC_LZ4, 0}, POLICY_PACKED, 0},	  {{CODEC_STORED, 0}, POLICY_STREAM, 0},
+	    {{CODEC_LZ4, 0}, POLICY_PACKED, 0},   {{CODEC_STORED, 0}, POLICY_STREAM, 0},
 	};
 
 	(void)state;
@@ -93,8 +93,8 @@ static void test_codec(void **state)
 
 static void test_workers(void **state)
 {
-	static const unsigned table[][2] = {{0, 1}, {1, 1},   {2, 2},	{3, 2},	  {4, 3},
-					    {8, 7}, {33, 32}, {34, 32}, {256, 32}};
+	static const unsigned table[][2] = {{0, 1}, {1, 1},   {2, 2},   {3, 2},   {4, 3},
+	                                    {8, 7}, {33, 32}, {34, 32}, {256, 32}};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)

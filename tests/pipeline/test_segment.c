@@ -140,12 +140,12 @@ static void test_failing_under_load(void **state)
 	for (unsigned i = 0; i < CHUNKS; i++) {
 		rig_result_init(&res[i]);
 		rq[i] = (struct pipeline_seal){.item = item,
-					       .nitems = i % 3 ? FRAMES : 2, /* by workers, and right here */
-					       .chunk_id = i,
-					       .frame_size = 65536,
-					       .choice = {CODEC_LZ4, 0},
-					       .done = rig_done,
-					       .arg = &res[i]};
+		                               .nitems = i % 3 ? FRAMES : 2, /* by workers, and right here */
+		                               .chunk_id = i,
+		                               .frame_size = 65536,
+		                               .choice = {CODEC_LZ4, 0},
+		                               .done = rig_done,
+		                               .arg = &res[i]};
 		pipeline_seal_submit(r.p, &rq[i]);
 	}
 	for (unsigned i = 0; i < CHUNKS; i++) {
@@ -174,7 +174,7 @@ static void test_failing_creation(void **state)
 		bool final;
 	} cases[] = {
 	    {FAULTY_OPEN, -EMFILE, false}, {FAULTY_PWRITE, -ENOSPC, false}, {FAULTY_MKDIR, -ENOSPC, false},
-	    {FAULTY_SYNC, -EIO, true},	   {FAULTY_SYNC_DIR, -EIO, true},
+	    {FAULTY_SYNC, -EIO, true},     {FAULTY_SYNC_DIR, -EIO, true},
 	};
 
 	(void)state;

@@ -16,17 +16,17 @@
 #include <cmocka.h>
 
 /* Offsets from docs/FORMAT.md, written down again so that a change of the format shows. */
-#define SIZE	    8192
-#define SLOTS	    512
-#define MASTERS	    4608
-#define MAC	    8128
+#define SIZE        8192
+#define SLOTS       512
+#define MASTERS     4608
+#define MAC         8128
 #define CHECKSUM    8160
 #define SLOT_AAD    136
 #define SLOT_SEALED 48
 
-#define PASS	 "correct horse"
+#define PASS     "correct horse"
 #define PASS_LEN (sizeof(PASS) - 1)
-#define NEXT	 "battery staple"
+#define NEXT     "battery staple"
 #define NEXT_LEN (sizeof(NEXT) - 1)
 
 static const struct superblock_kdf cheap = {1, (uint64_t)8 << 20};
@@ -140,15 +140,15 @@ static void derive(const uint8_t *key, uint8_t purpose, const char *id, uint8_t 
 	for (size_t i = 0; i < id_len; i++)
 		message[12 + i] = (uint8_t)id[i];
 	assert_int_equal(crypto_generichash_blake2b_salt_personal(out, 32, message, 12 + id_len, key, 32, NULL, person),
-			 0);
+	                 0);
 }
 
 /* The slot key of slot 0, from the record's own parameters. */
 static void slot_key(const uint8_t *slot, uint8_t *out)
 {
 	assert_int_equal(crypto_pwhash(out, 32, PASS, PASS_LEN, slot + 24, le(slot + 8, 4), le(slot + 16, 8),
-				       crypto_pwhash_ALG_ARGON2ID13),
-			 0);
+	                               crypto_pwhash_ALG_ARGON2ID13),
+	                 0);
 }
 
 /* The associated data of slot `number`: uuid, number, the record's header. */
@@ -172,8 +172,8 @@ static void decode_root(const uint8_t *image, uint8_t root[32])
 	assert_memory_equal(commitment, slot + 40, 32);
 	slot_aad(image, 0, aad);
 	assert_int_equal(crypto_aead_xchacha20poly1305_ietf_decrypt(root, NULL, NULL, slot + 160, SLOT_SEALED, aad,
-								    sizeof(aad), slot + 136, wrap),
-			 0);
+	                                                            sizeof(aad), slot + 136, wrap),
+	                 0);
 }
 
 static void fix_mac(uint8_t *image, const uint8_t root[32])
@@ -307,10 +307,10 @@ static void test_format(void **state)
 	memcpy(aad, image + 32, 16);
 	memcpy(aad + 16, image + MASTERS, 16);
 	assert_int_equal(crypto_aead_xchacha20poly1305_ietf_decrypt(master, NULL, NULL, image + MASTERS + 40, 48, aad,
-								    32, image + MASTERS + 16, key),
-			 0);
+	                                                            32, image + MASTERS + 16, key),
+	                 0);
 	(void)crypto_generichash_blake2b_salt_personal(expected, 32, message, sizeof(message), master, 32, NULL,
-						       person);
+	                                               person);
 	assert_int_equal(try_unlock(PASS, subkey), 0);
 	assert_memory_equal(subkey, expected, 32);
 }
@@ -349,9 +349,9 @@ static void test_example(void **state)
 	store_both(image, SIZE);
 	assert_int_equal(try_unlock("example", subkey), 0);
 	assert_int_equal(sodium_hex2bin(expected, 32,
-					"42536d23db5a528afd6734a43f057b9b54ec080d99b0a666fc07135c373e5fc2", 64, NULL,
-					NULL, NULL),
-			 0);
+	                                "42536d23db5a528afd6734a43f057b9b54ec080d99b0a666fc07135c373e5fc2", 64, NULL,
+	                                NULL, NULL),
+	                 0);
 	assert_memory_equal(subkey, expected, 32);
 	assert_int_equal(try_unlock(PASS, root), -EKEYREJECTED);
 }
@@ -412,8 +412,8 @@ static void test_two_slots(void **state)
 	create(image);
 	decode_root(image, root);
 	assert_int_equal(slot_seal(image + SLOTS + (size_t)5 * 256, (struct slot_place){image + 32, 5}, cheap, NEXT,
-				   NEXT_LEN, root, NULL),
-			 0);
+	                           NEXT_LEN, root, NULL),
+	                 0);
 	image[SLOTS + 9 * 256] = 77; /* of a type that is still to come: passed over, and kept */
 	image[SLOTS + 9 * 256 + 200] = 78;
 	fix_mac(image, root);
@@ -537,7 +537,7 @@ static void test_commitment(void **state)
 		slot[40] ^= (uint8_t)round; /* round 0 shows that the forgery is otherwise right */
 		slot_aad(image, 0, aad);
 		(void)crypto_aead_xchacha20poly1305_ietf_encrypt(slot + 160, NULL, root, 32, aad, sizeof(aad), NULL,
-								 slot + 136, wrap);
+		                                                 slot + 136, wrap);
 		fix_mac(image, root);
 		store_both(image, SIZE);
 		assert_int_equal(try_unlock(PASS, key), round ? -EKEYREJECTED : 0);
@@ -605,9 +605,9 @@ static void test_hostile(void **state)
 	    {52, 4097, 4, -EBADMSG},
 	    {52, UINT32_MAX, 4, -EBADMSG},
 	    {52, 1u << 31, 4, -EBADMSG},
-	    {64, 2, 4, -EBADMSG},	      /* no such epoch */
-	    {64, 0, 4, -EBADMSG},	      /* the epoch that is none */
-	    {MASTERS, 0, 4, -EBADMSG},	      /* no epoch at all */
+	    {64, 2, 4, -EBADMSG},             /* no such epoch */
+	    {64, 0, 4, -EBADMSG},             /* the epoch that is none */
+	    {MASTERS, 0, 4, -EBADMSG},        /* no epoch at all */
 	    {MASTERS + 96, 1, 4, -EBADMSG},   /* an epoch twice */
 	    {SLOTS + 4, 2, 4, -EKEYREJECTED}, /* another way to derive */
 	    {SLOTS + 8, 0, 4, -EKEYREJECTED}, /* passes */
@@ -728,13 +728,13 @@ static int tear_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_create),	 cmocka_unit_test(test_create_refuses),
+	    cmocka_unit_test(test_create),       cmocka_unit_test(test_create_refuses),
 	    cmocka_unit_test(test_default_cost), cmocka_unit_test(test_format),
-	    cmocka_unit_test(test_example),	 cmocka_unit_test(test_passwd),
-	    cmocka_unit_test(test_two_slots),	 cmocka_unit_test(test_damage),
-	    cmocka_unit_test(test_tampering),	 cmocka_unit_test(test_commitment),
-	    cmocka_unit_test(test_versions),	 cmocka_unit_test(test_hostile),
-	    cmocka_unit_test(test_no_memory),	 cmocka_unit_test(test_write_fails),
+	    cmocka_unit_test(test_example),      cmocka_unit_test(test_passwd),
+	    cmocka_unit_test(test_two_slots),    cmocka_unit_test(test_damage),
+	    cmocka_unit_test(test_tampering),    cmocka_unit_test(test_commitment),
+	    cmocka_unit_test(test_versions),     cmocka_unit_test(test_hostile),
+	    cmocka_unit_test(test_no_memory),    cmocka_unit_test(test_write_fails),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -93,9 +93,9 @@ struct latch {
 	bool open;
 };
 
-#define LATCH                                                                                                          \
-	{                                                                                                              \
-		.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER                                    \
+#define LATCH                                                                       \
+	{                                                                           \
+		.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER \
 	}
 
 static void latch_wait(void *arg)
