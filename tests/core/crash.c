@@ -254,9 +254,7 @@ void run_crash(struct run *r)
 	uint64_t step;
 
 	run_say(r, "crash");
-	/* Open files are freed with the volume. */
-	for (size_t h = 0; h < RUN_HANDLES; h++)
-		r->handle[h].file = NULL;
+	run_lose_all(r);
 	fixture_crash(&r->fx);
 	found = find_tree(r);
 	step = names_step(r, found);

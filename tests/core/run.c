@@ -194,6 +194,16 @@ void run_close_all(struct run *r)
 	}
 }
 
+void run_lose_all(struct run *r)
+{
+	for (size_t h = 0; h < RUN_HANDLES; h++) {
+		if (!r->handle[h].file)
+			continue;
+		lose_file(r->handle[h].file);
+		r->handle[h].file = NULL;
+	}
+}
+
 void run_synced(struct run *r)
 {
 	r->names_synced = r->m->step;

@@ -69,6 +69,8 @@ void run_check_target(struct run *r, struct model_inode *i);
 void run_check_tree(struct run *r);
 
 void run_close_all(struct run *r);
+/* Forgets the open files of a volume that is about to be abandoned. */
+void run_lose_all(struct run *r);
 
 /* One random operation each. */
 typedef void (*run_op)(struct run *r);

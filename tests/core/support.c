@@ -441,3 +441,13 @@ void sync_all(struct fixture *f)
 	if (ret)
 		fail_msg("sync: %s", strerror(-ret));
 }
+
+void lose_file(struct core_file *file)
+{
+	static struct core_file **lost;
+	static size_t count;
+
+	lost = realloc(lost, (count + 1) * sizeof(struct core_file *));
+	assert_non_null(lost);
+	lost[count++] = file;
+}

@@ -255,6 +255,7 @@ static void test_orphans_after_crash(void **state)
 	sync_all(f);
 	used = fixture_disk_usage(f, "segments");
 	assert_true(used >= 24 * MIB);
+	lose_file(h);
 	fixture_crash(f);
 	assert_int_equal(core_lookup(f->core, CORE_ROOT, "f", &a), -ENOENT);
 	sync_all(f);

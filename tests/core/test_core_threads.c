@@ -218,8 +218,9 @@ static void test_names(void **state)
 {
 	struct fixture *f = *state;
 	struct worker w[NTHREADS] = {0};
-	uint64_t dir = make(f, CORE_ROOT, "dir", S_IFDIR | 0755);
+	uint64_t dir;
 
+	(void)make(f, CORE_ROOT, "dir", S_IFDIR | 0755);
 	f->options.commit_interval_ms = 5;
 	fixture_remount(f);
 	dir = find(f, CORE_ROOT, "dir");

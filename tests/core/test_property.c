@@ -84,8 +84,7 @@ static void crash_synced(struct run *r)
 {
 	run_say(r, "sync and crash");
 	run_expect(r, core_sync(r->fx.core), 0);
-	for (size_t h = 0; h < RUN_HANDLES; h++)
-		r->handle[h].file = NULL;
+	run_lose_all(r);
 	fixture_crash(&r->fx);
 	model_remount(r->m);
 	run_synced(r);
