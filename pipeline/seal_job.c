@@ -187,6 +187,14 @@ static size_t worthwhile(uint32_t len)
 	return len > gain ? len - gain : 0;
 }
 
+/* Fast codecs give up on incompressible data about as fast as the guess from a sample takes (codec.h). */
+static bool worth_trying(struct codec_choice choice, const void *src, uint32_t len)
+{
+	bool slow = choice.level > (choice.codec == CODEC_BROTLI ? 1 : 4);
+
+	return choice.codec != CODEC_STORED && !(slow && codec_looks_incompressible(src, len));
+}
+
 static int frame_pack(struct seal_job *job, uint32_t i, struct worker_ctx *ctx)
 {
 	struct seal_frame *f = &job->frame[i];
@@ -196,7 +204,7 @@ static int frame_pack(struct seal_job *job, uint32_t i, struct worker_ctx *ctx)
 	int n = 0;
 
 	f->src = frame_source(job, f, out->plain_len, ctx->plain);
-	if (cap && job->rq->choice.codec != CODEC_STORED && !codec_looks_incompressible(f->src, out->plain_len))
+	if (cap && worth_trying(job->rq->choice, f->src, out->plain_len))
 		n = codec_compress(ctx->codec, job->rq->choice, f->src, out->plain_len, room, cap);
 	if (n < 0 && n != -ENOMEM) /* without memory to compress it is stored as it is */
 		return n;
