@@ -68,7 +68,9 @@ class Data:
         self.random_size = (64 if args.quick else 512) * MIB
         self.files = 1500 if args.quick else None
         self.text = make_text(self.text_size) if "text" in groups else None
-        self.random = random.Random(1).randbytes(self.random_size) if "random" in groups else None
+        source = random.Random(1)
+        self.random = (b"".join(source.randbytes(1 << 20) for _ in range(self.random_size >> 20))
+                       if "random" in groups else None)
         self.tar, self.tree_usage = make_tree(work, self.files) if "tree" in groups else (None, 0)
 
 
