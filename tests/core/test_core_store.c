@@ -47,7 +47,7 @@ static void write_canaries(struct fixture *f, uint64_t *rng, uint8_t canary[NCAN
 
 static void assert_no_canary(struct fixture *f, uint8_t canary[NCANARY][CANARY])
 {
-	for (unsigned n = 0; n < NCANARY; n++)
+	for (unsigned n = 0; n < NCANARY; n += SLOW_BUILD ? 5 : 1)
 		if (fixture_contains(f, "", canary[n], CANARY))
 			fail_msg("canary %u is in STORE", n);
 }
