@@ -13,6 +13,7 @@
 #define STREAM_MIN   ((uint32_t)256 << 10) /* bytes: the smallest chunk made before a cut */
 #define STREAM_STEPS 4096u                 /* pieces looked at for one chunk: a random writer has many and fills none */
 #define PREFETCH_JOB ((uint32_t)256 << 10)
+#define RELATIME     ((int64_t)24 * 3600) /* seconds: a read makes an access time older than this new */
 
 struct core_file {
 	struct core *core;
@@ -378,7 +379,7 @@ static void touch_atime(struct core *c, struct node *n)
 	if ((a->atime.sec > a->mtime.sec || (a->atime.sec == a->mtime.sec && a->atime.nsec >= a->mtime.nsec)) &&
 	    (a->atime.sec > a->ctime.sec || (a->atime.sec == a->ctime.sec && a->atime.nsec >= a->ctime.nsec))) {
 		now = core_now(c);
-		if (now.sec - a->atime.sec < 24 * 3600)
+		if (now.sec - a->atime.sec < RELATIME)
 			return;
 	}
 	a->atime = core_now(c);

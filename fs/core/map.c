@@ -100,6 +100,7 @@ static void carve(struct map *m, uint64_t off, uint64_t end, struct piece **spar
 			piece_advance(right, end - p->off);
 			p->len = off - p->off;
 			piece_insert(m, right);
+			/* The tree owns right now. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
 			return;
 		}
 		if (p->off < off)

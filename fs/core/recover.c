@@ -12,6 +12,7 @@
 
 #define BATCH           64u
 #define QUARANTINE_DAYS 7
+#define DAY             ((int64_t)24 * 3600) /* seconds */
 
 struct known {
 	UT_hash_handle hh;
@@ -155,8 +156,7 @@ static int purge_file(void *arg, const char *name)
 	char path[128];
 
 	(void)snprintf(path, sizeof(path), "quarantine/%.64s", name);
-	if (!io_stat(s->c->io, path, &st) && s->now - st.mtime > QUARANTINE_DAYS * 24 * 3600 &&
-	    io_unlink(s->c->io, path))
+	if (!io_stat(s->c->io, path, &st) && s->now - st.mtime > QUARANTINE_DAYS * DAY && io_unlink(s->c->io, path))
 		log_warn("old quarantined segment %s could not be deleted", path);
 	return 0;
 }

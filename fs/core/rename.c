@@ -50,7 +50,7 @@ static int rename_check(struct core *c, const struct rename *r, unsigned flags)
 		ret = is_below(c, r->to_dir->ino, r->from->ino, &below);
 	if (!ret && below)
 		return -EINVAL;
-	if (!ret && r->to_is_dir)
+	if (!ret && r->to && r->to_is_dir)
 		ret = is_below(c, r->from_dir->ino, r->to->ino, &below);
 	if (ret)
 		return ret;
