@@ -27,7 +27,7 @@ uint32_t policy_chunk_size(uint64_t size, uint64_t memory)
  * 1719; 1 27.2 %, 354, 1472; 3 25.8 %, 303, 1467. */
 struct codec_choice policy_codec(struct codec_choice choice, enum policy_kind kind)
 {
-	static const int level[] = {[POLICY_STREAM] = -1, [POLICY_PACKED] = 3, [POLICY_RANDOM] = -1};
+	static const int level[] = {[POLICY_STREAM] = -1, [POLICY_PACKED] = 5, [POLICY_RANDOM] = -1};
 
 	if (choice.codec == CODEC_ZSTD && !choice.level)
 		choice.level = level[kind];

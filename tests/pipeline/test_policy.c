@@ -77,7 +77,7 @@ static void test_codec(void **state)
 		enum policy_kind kind;
 		int level;
 	} table[] = {
-	    {{CODEC_ZSTD, 0}, POLICY_STREAM, -1}, {{CODEC_ZSTD, 0}, POLICY_PACKED, 3},
+	    {{CODEC_ZSTD, 0}, POLICY_STREAM, -1}, {{CODEC_ZSTD, 0}, POLICY_PACKED, 5},
 	    {{CODEC_ZSTD, 0}, POLICY_RANDOM, -1}, {{CODEC_ZSTD, 7}, POLICY_PACKED, 7},
 	    {{CODEC_LZ4, 0}, POLICY_PACKED, 0},   {{CODEC_STORED, 0}, POLICY_STREAM, 0},
 	};
