@@ -98,7 +98,7 @@ for n in range(first, first + count):
 
 def inodes():
     need("find")
-    count = 1000000 if NIGHTLY else 5000 if SANITIZED else 50000
+    count = 1000000 if NIGHTLY else 6000 if SANITIZED else 50000
     with Volume("--memory", f"{MEMORY}M") as v:
         v.watch()
         half = count // 2
