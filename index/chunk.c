@@ -120,9 +120,9 @@ int index_chunk_get(struct index *ix, uint64_t id, struct index_chunk *out, void
 	if (!st)
 		return index_error(ix);
 	stmt_bind(st, 1, id);
-	int ret = stmt_row(ix, st);
-	if (ret <= 0)
-		return ret ? ret : -ENOENT;
+	int ret = stmt_find(ix, st);
+	if (ret)
+		return ret;
 	ret = chunk_read(st, 0, out);
 	if (ret)
 		return ret;
@@ -142,9 +142,9 @@ int index_inline_get(struct index *ix, uint64_t id, void *buf, size_t *len)
 	if (!st)
 		return index_error(ix);
 	stmt_bind(st, 1, id);
-	int ret = stmt_row(ix, st);
-	if (ret <= 0)
-		return ret ? ret : -ENOENT;
+	int ret = stmt_find(ix, st);
+	if (ret)
+		return ret;
 	return stmt_blob(st, 0, buf, len);
 }
 

@@ -103,6 +103,8 @@ void stmt_finalize_all(struct index *ix);
 
 /* One step of a statement that reads: 1 when it gave a row, 0 at the end, or -errno. */
 int stmt_row(struct index *ix, sqlite3_stmt *st) MUST_CHECK;
+/* The one step of a statement that looks something up: -ENOENT when it gave no row. */
+int stmt_find(struct index *ix, sqlite3_stmt *st) MUST_CHECK;
 
 /* Runs a statement that writes to its end, and resets it: 0, -EEXIST for a violated constraint, or -errno and then the
  * index has failed: SQLite may have rolled back, or only a part of the caller's change is done. */

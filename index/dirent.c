@@ -39,9 +39,9 @@ int index_dirent_get(struct index *ix, uint64_t parent, const char *name, size_t
 		return index_error(ix);
 	stmt_bind(st, 1, parent);
 	stmt_bind_blob(st, 2, name, len);
-	ret = stmt_row(ix, st);
-	if (ret <= 0)
-		return ret ? ret : -ENOENT;
+	ret = stmt_find(ix, st);
+	if (ret)
+		return ret;
 	return dirent_read(st, out);
 }
 
@@ -67,6 +67,17 @@ int index_dirent_add(struct index *ix, uint64_t parent, const struct index_diren
 	return ret;
 }
 
+/* -ENOENT: there is no such name. */
+static int dirent_change(struct index *ix, sqlite3_stmt *st)
+{
+	int ret = stmt_run(ix, st);
+
+	write_end(ix);
+	if (!ret && !sqlite3_changes(ix->db))
+		return -ENOENT;
+	return ret;
+}
+
 int index_dirent_remove(struct index *ix, uint64_t parent, const char *name, size_t len)
 {
 	SCOPED_LOCK(&ix->lock);
@@ -79,11 +90,7 @@ int index_dirent_remove(struct index *ix, uint64_t parent, const char *name, siz
 	sqlite3_stmt *st = stmt_get(ix, STMT_DIRENT_REMOVE);
 	stmt_bind(st, 1, parent);
 	stmt_bind_blob(st, 2, name, len);
-	ret = stmt_run(ix, st);
-	write_end(ix);
-	if (!ret && !sqlite3_changes(ix->db))
-		return -ENOENT;
-	return ret;
+	return dirent_change(ix, st);
 }
 
 int index_dirent_set(struct index *ix, uint64_t parent, const char *name, size_t len, uint64_t ino, uint8_t type)
@@ -100,11 +107,7 @@ int index_dirent_set(struct index *ix, uint64_t parent, const char *name, size_t
 	stmt_bind_blob(st, 2, name, len);
 	stmt_bind(st, 3, ino);
 	stmt_bind(st, 4, type);
-	ret = stmt_run(ix, st);
-	write_end(ix);
-	if (!ret && !sqlite3_changes(ix->db))
-		return -ENOENT;
-	return ret;
+	return dirent_change(ix, st);
 }
 
 int index_dirent_list(struct index *ix, uint64_t parent, uint64_t after, bool want_inodes, index_dirent_fn fn,

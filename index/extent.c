@@ -99,16 +99,23 @@ static int span_read(struct index *ix, uint64_t ino, uint64_t from, uint64_t to,
 /* --- one statement each ---------------------------------------------------------------------------------------------
  */
 
-static int extent_insert(struct index *ix, uint64_t ino, const struct index_extent *x)
+/* Runs a statement whose parameters are an extent's columns. */
+static int extent_run(struct index *ix, enum stmt which, uint64_t ino, const struct index_extent *x)
 {
-	sqlite3_stmt *st = stmt_get(ix, STMT_EXTENT_INSERT);
+	sqlite3_stmt *st = stmt_get(ix, which);
 
 	stmt_bind(st, 1, ino);
 	stmt_bind(st, 2, x->off);
 	stmt_bind(st, 3, x->len);
 	stmt_bind(st, 4, x->chunk);
 	stmt_bind(st, 5, x->chunk_off);
-	int ret = stmt_run(ix, st);
+	return stmt_run(ix, st);
+}
+
+static int extent_insert(struct index *ix, uint64_t ino, const struct index_extent *x)
+{
+	int ret = extent_run(ix, STMT_EXTENT_INSERT, ino, x);
+
 	/* Two extents at one offset cannot be: the file's map is damaged. */
 	return ret == -EEXIST ? index_fail(ix, index_damaged("extents that overlap")) : ret;
 }
@@ -125,14 +132,7 @@ static int extent_set_length(struct index *ix, uint64_t ino, uint64_t off, uint6
 
 static int extent_remap(struct index *ix, uint64_t ino, const struct index_extent *x)
 {
-	sqlite3_stmt *st = stmt_get(ix, STMT_EXTENT_MAP);
-
-	stmt_bind(st, 1, ino);
-	stmt_bind(st, 2, x->off);
-	stmt_bind(st, 3, x->len);
-	stmt_bind(st, 4, x->chunk);
-	stmt_bind(st, 5, x->chunk_off);
-	return stmt_run(ix, st);
+	return extent_run(ix, STMT_EXTENT_MAP, ino, x);
 }
 
 /* Removes the extents that begin in [from, to), of which there are n. */

@@ -52,9 +52,9 @@ int index_inode_get(struct index *ix, uint64_t ino, struct index_inode *out)
 	if (!st)
 		return index_error(ix);
 	stmt_bind(st, 1, ino);
-	int ret = stmt_row(ix, st);
-	if (ret <= 0)
-		return ret ? ret : -ENOENT;
+	int ret = stmt_find(ix, st);
+	if (ret)
+		return ret;
 	inode_read(st, 0, out);
 	return 0;
 }
@@ -135,8 +135,8 @@ int index_symlink_get(struct index *ix, uint64_t ino, char *target, size_t *len)
 	if (!st)
 		return index_error(ix);
 	stmt_bind(st, 1, ino);
-	int ret = stmt_row(ix, st);
-	if (ret <= 0)
-		return ret ? ret : -ENOENT;
+	int ret = stmt_find(ix, st);
+	if (ret)
+		return ret;
 	return stmt_blob(st, 0, target, len);
 }

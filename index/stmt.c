@@ -154,6 +154,15 @@ int stmt_row(struct index *ix, sqlite3_stmt *st)
 	return rc == SQLITE_DONE ? 0 : index_error(ix);
 }
 
+int stmt_find(struct index *ix, sqlite3_stmt *st)
+{
+	int ret = stmt_row(ix, st);
+
+	if (ret < 0)
+		return ret;
+	return ret ? 0 : -ENOENT;
+}
+
 int stmt_run(struct index *ix, sqlite3_stmt *st)
 {
 	if (!st)

@@ -2,7 +2,6 @@
 #include "tools/commands.h"
 #include "tools/process.h"
 
-#include <argp.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -46,6 +45,23 @@ const char *command_argument(int argc, char **argv, const char *args_doc, const 
 		exit(EXIT_USAGE);
 	}
 	return argv[index];
+}
+
+error_t command_argument_parse(int key, char *arg, struct argp_state *state, const char *name, const char **argument)
+{
+	switch (key) {
+	case ARGP_KEY_ARG:
+		if (*argument)
+			argp_error(state, "too many arguments");
+		*argument = arg;
+		return 0;
+	case ARGP_KEY_END:
+		if (!*argument)
+			argp_error(state, "%s is needed", name);
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
 }
 
 /* Without mount.fuse.apfs in /sbin, mount(8) has mount.fuse run "apfs STORE MOUNTPOINT -o OPTIONS". */

@@ -71,17 +71,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (option_parse_size(arg, &o->format.kdf_mem))
 			argp_error(state, "kdf-mem: '%s' is not a size, such as 64M", arg);
 		return 0;
-	case ARGP_KEY_ARG:
-		if (o->path)
-			argp_error(state, "too many arguments");
-		o->path = arg;
-		return 0;
-	case ARGP_KEY_END:
-		if (!o->path)
-			argp_error(state, "STORE is needed");
-		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return command_argument_parse(key, arg, state, "STORE", &o->path);
 	}
 }
 

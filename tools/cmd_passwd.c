@@ -43,17 +43,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_NEW_EXTPASS:
 		o->new_pass.command = arg;
 		return 0;
-	case ARGP_KEY_ARG:
-		if (o->path)
-			argp_error(state, "too many arguments");
-		o->path = arg;
-		return 0;
-	case ARGP_KEY_END:
-		if (!o->path)
-			argp_error(state, "STORE is needed");
-		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return command_argument_parse(key, arg, state, "STORE", &o->path);
 	}
 }
 

@@ -41,17 +41,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (end == arg || *end || o->timeout > 86400)
 			argp_error(state, "timeout: '%s' is not a number of seconds", arg);
 		return 0;
-	case ARGP_KEY_ARG:
-		if (o->path)
-			argp_error(state, "too many arguments");
-		o->path = arg;
-		return 0;
-	case ARGP_KEY_END:
-		if (!o->path)
-			argp_error(state, "MOUNT is needed");
-		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return command_argument_parse(key, arg, state, "MOUNT", &o->path);
 	}
 }
 

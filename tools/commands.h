@@ -4,6 +4,8 @@
 
 #include "tools/exit_status.h"
 
+#include <argp.h>
+
 int cmd_init(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_passwd(int argc, char **argv);
@@ -14,5 +16,7 @@ int cmd_umount_helper(int argc, char **argv);
 
 /* For a command with one argument and no options of its own: that argument, after --help and --version. */
 const char *command_argument(int argc, char **argv, const char *args_doc, const char *doc);
+/* For the parser of a command with one argument and options: what is not an option of its own goes here. */
+error_t command_argument_parse(int key, char *arg, struct argp_state *state, const char *name, const char **argument);
 
 #endif

@@ -217,23 +217,29 @@ static bool has_prefix(const char *s, const char *prefix)
 	return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
-/* Words for the kernel or libfuse, which know them. */
-static bool is_fuse_option(const char *word)
+/* names and prefixes end with NULL. */
+static bool is_one_of(const char *word, const char *const *names, const char *const *prefixes)
 {
-	static const char *const names[] = {"allow_other", "allow_root", "auto_unmount", "suid",    "nosuid",
-	                                    "dev",         "nodev",      "exec",         "noexec",  "async",
-	                                    "sync",        "dirsync",    "atime",        "noatime", "rw"};
-	static const char *const prefixes[] = {"context=", "fscontext=", "defcontext=", "rootcontext="};
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(word, names[i]) == 0)
+	for (; *names; names++) {
+		if (strcmp(word, *names) == 0)
 			return true;
 	}
-	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
-		if (has_prefix(word, prefixes[i]))
+	for (; *prefixes; prefixes++) {
+		if (has_prefix(word, *prefixes))
 			return true;
 	}
 	return false;
+}
+
+/* Words for the kernel or libfuse, which know them. */
+static bool is_fuse_option(const char *word)
+{
+	static const char *const names[] = {"allow_other", "allow_root", "auto_unmount", "suid",  "nosuid", "dev",
+	                                    "nodev",       "exec",       "noexec",       "async", "sync",   "dirsync",
+	                                    "atime",       "noatime",    "rw",           NULL};
+	static const char *const prefixes[] = {"context=", "fscontext=", "defcontext=", "rootcontext=", NULL};
+
+	return is_one_of(word, names, prefixes);
 }
 
 /* Words of fstab for mount(8) and systemd, and what holds anyway. */
@@ -267,18 +273,12 @@ static bool is_ignored(const char *word)
 	                                    "nonempty",
 	                                    "default_permissions",
 	                                    "nosymfollow",
-	                                    "symfollow"};
-	static const char *const prefixes[] = {"x-", "X-", "comment=", "user=", "uhelper=", "fsname=", "subtype="};
+	                                    "symfollow",
+	                                    NULL};
+	static const char *const prefixes[] = {
+	    "x-", "X-", "comment=", "user=", "uhelper=", "fsname=", "subtype=", NULL};
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(word, names[i]) == 0)
-			return true;
-	}
-	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
-		if (has_prefix(word, prefixes[i]))
-			return true;
-	}
-	return false;
+	return is_one_of(word, names, prefixes);
 }
 
 /* '-' and '_' are the same in the name of an option of ours. */
