@@ -27,11 +27,11 @@ def environment(folder, **more):
 
 def git():
     need("git")
-    native = linux_files(1500)
+    native = linux_files(1200)
     try:
         env = environment(native)
         run("git", "init", "-q", ".", cwd=native, env=env)
-        for part in ("fs", "kernel", "."):
+        for part in ("mm", "kernel", "."):
             if os.path.exists(os.path.join(native, part)):
                 run("git", "add", part, cwd=native, env=env)
                 run("git", "commit", "-q", "--allow-empty", "-m", part, cwd=native, env=env)
