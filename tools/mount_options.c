@@ -45,7 +45,7 @@ static const struct argp_option option_table[] = {
      2},
     {"memory", KEY_MEMORY, "SIZE", 0, "Memory for file data (256M)", 2},
     {"commit-interval", KEY_COMMIT, "TIME", 0, "Make what was written durable at least this often (5s)", 2},
-    {"compress", KEY_COMPRESS, "CODEC", 0, "off, lz4, zstd or zstd:LEVEL (zstd)", 2},
+    {"compress", KEY_COMPRESS, "CODEC", 0, "off, lz4, zstd or brotli, and :LEVEL for a fixed one (zstd)", 2},
     {"threads", KEY_THREADS, "N", 0, "Threads that answer the kernel, 2 to 32 (by the machine)", 2},
     {"workers", KEY_WORKERS, "N", 0, "Threads that compress and encrypt, 1 to 32 (by the machine)", 2},
     {NULL, 0, NULL, 0, "A new store:", 3},
@@ -62,10 +62,11 @@ static const struct argp_option option_table[] = {
 };
 
 static const char doc[] =
-    "Mounts STORE, a directory that holds only compressed and encrypted data, on MOUNTPOINT as a plain tree of files."
+    "Mounts STORE, the backing directory of a compressed and encrypted filesystem, on MOUNTPOINT as a plain tree of "
+    "files."
     "\v" EXIT_STATUS_HELP "\n\n"
     "The mount ends with `apfs umount MOUNTPOINT', umount(8), or SIGTERM to the process. In /etc/fstab:\n"
-    "  /path/of/STORE  /mnt/point  fuse.apfs  noauto,passfile=/path/of/FILE  0  0";
+    "  /path/of/STORE  /mnt/point  fuse.apfs  noauto,passfile=/path/of/FILE,uhelper=fuse.apfs  0  0";
 
 static _Noreturn void PRINTF(2, 3) usage(const struct mount_options *o, const char *fmt, ...)
 {
@@ -143,7 +144,7 @@ static void set_data(struct mount_options *o, int key, const char *arg)
 		break;
 	case KEY_COMPRESS:
 		if (codec_choice_parse(arg, &o->compress))
-			usage(o, "compress: '%s' is none of off, lz4, zstd, zstd:LEVEL", arg);
+			usage(o, "compress: '%s' is none of off, lz4, zstd, brotli, or has an impossible level", arg);
 		break;
 	case KEY_CIPHER:
 		o->cipher = CIPHER_AUTO;
