@@ -85,8 +85,7 @@ struct index {
 	atomic_bool failed;
 };
 
-/* --- statements -----------------------------------------------------------------------------------------------------
- */
+/* --- statements --------------------------------------------------------------------------------------------------- */
 
 /* Holds a statement until the end of the block, then resets it. */
 #define SCOPED_STMT __attribute__((cleanup(stmt_scope_end))) sqlite3_stmt *
@@ -149,8 +148,7 @@ int stmt_blob(sqlite3_stmt *st, int column, void *buf, size_t *len) MUST_CHECK;
 /* Runs statements without parameters or results, such as pragmas. */
 int db_exec(struct index *ix, const char *sql) MUST_CHECK;
 
-/* --- rows -----------------------------------------------------------------------------------------------------------
- */
+/* --- rows --------------------------------------------------------------------------------------------------------- */
 
 #define INODE_COLUMNS 19
 /* Reads the columns of an inode from `column` on. */
@@ -163,8 +161,7 @@ int extent_clear(struct index *ix, uint64_t ino) MUST_CHECK;
 /* Reads the columns of a chunk; frames points into the row. -EIO when they make no sense. */
 int chunk_read(sqlite3_stmt *st, int column, struct index_chunk *out) MUST_CHECK;
 
-/* --- counts (count.c) -----------------------------------------------------------------------------------------------
- */
+/* --- counts (count.c) --------------------------------------------------------------------------------------------- */
 
 struct count;
 /* The pending change of a chunk's number of extents, made if there is none yet; NULL without memory. */
@@ -178,8 +175,7 @@ int count_segment(struct index *ix, uint64_t segment, int64_t live, int64_t chun
 int counts_apply(struct index *ix, struct err *e) MUST_CHECK;
 void counts_free(struct index *ix);
 
-/* --- opening and committing -----------------------------------------------------------------------------------------
- */
+/* --- opening and committing --------------------------------------------------------------------------------------- */
 
 /* The image of an empty database, the caller's to sqlite3_free. */
 int schema_image(uint32_t page_size, unsigned char **image, size_t *len, struct err *e) MUST_CHECK;

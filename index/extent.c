@@ -96,8 +96,7 @@ static int span_read(struct index *ix, uint64_t ino, uint64_t from, uint64_t to,
 	return ret;
 }
 
-/* --- one statement each ---------------------------------------------------------------------------------------------
- */
+/* --- one statement each ------------------------------------------------------------------------------------------- */
 
 /* Runs a statement whose parameters are an extent's columns. */
 static int extent_run(struct index *ix, enum stmt which, uint64_t ino, const struct index_extent *x)
@@ -148,8 +147,7 @@ static int extent_delete(struct index *ix, uint64_t ino, uint64_t from, uint64_t
 	return stmt_run(ix, st);
 }
 
-/* --- replacing ------------------------------------------------------------------------------------------------------
- */
+/* --- replacing ---------------------------------------------------------------------------------------------------- */
 
 static bool continues(const struct index_extent *before, uint64_t before_len, const struct index_extent *x)
 {

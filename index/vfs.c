@@ -54,8 +54,7 @@ void vfs_size(const struct vfs *v, uint64_t *db, uint64_t *wal)
 	*wal = atomic_load(&v->wal.size);
 }
 
-/* --- files ----------------------------------------------------------------------------------------------------------
- */
+/* --- files -------------------------------------------------------------------------------------------------------- */
 
 static int half_write(struct vfs *v, struct vfs_half *h, const void *buf, size_t len, uint64_t off)
 {
@@ -271,8 +270,7 @@ static const sqlite3_io_methods file_methods = {
     .xDeviceCharacteristics = file_characteristics,
 };
 
-/* --- the file system ------------------------------------------------------------------------------------------------
- */
+/* --- the file system ---------------------------------------------------------------------------------------------- */
 
 static int half_open(struct vfs *v, struct vfs_half *h, const char *path, unsigned flags)
 {

@@ -62,8 +62,7 @@ int vfs_sync(struct vfs *v) MUST_CHECK;
 /* Bytes of the two files. Any thread. */
 void vfs_size(const struct vfs *v, uint64_t *db, uint64_t *wal);
 
-/* --- between vfs.c and wal.c ----------------------------------------------------------------------------------------
- */
+/* --- between vfs.c and wal.c -------------------------------------------------------------------------------------- */
 
 /* One of the two files, with a buffer that gathers the writes of SQLite, which come in pieces of 24 and page_size
  * bytes that adjoin. */

@@ -10,9 +10,10 @@
  *
  *  2. Database before restart. Until the copied pages are durable, the frames are the only good copy. The database's
  *     xSync at the end of a checkpoint is only noted; vfs_sync does it later, outside the mutex. A crash before it
- * loses nothing: the WAL's header and frames are untouched and recovery replays all of them, over whatever subset of
- * the copied pages reached the disk. The frames are overwritten only after SQLite has restarted the WAL, which it does
- *     by writing a header with a new salt at offset 0: that write syncs the database first if it is still unsynced.
+ *     loses nothing: the WAL's header and frames are untouched and recovery replays all of them, over whatever
+ *     subset of the copied pages reached the disk. The frames are overwritten only after SQLite has restarted the
+ *     WAL, which it does by writing a header with a new salt at offset 0: that write syncs the database first if it
+ *     is still unsynced.
  *
  *  3. New header before new frames. If new frames overwrote old ones while the old header was still on the disk,
  *     recovery would replay the old frames that are left, an old state of some pages, over a newer database. So after a

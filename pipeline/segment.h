@@ -129,8 +129,7 @@ int segment_store_insert_locked(struct segment_store *s, struct segment *seg) MU
 void segment_put_locked(struct segment_store *s, struct segment *seg);
 void segment_evict_locked(struct segment_store *s);
 
-/* --- the ones that are written (segment_write.c) -------------------------------------------------------------------
- */
+/* --- the ones that are written (segment_write.c) ------------------------------------------------------------------ */
 
 /* Pins a segment to seal a chunk of at most `worst` bytes under its key, making one if need be. Every success is
  * followed by segment_append or segment_release. */

@@ -69,8 +69,7 @@ static void *must(void *p)
 	return p;
 }
 
-/* --- contents -------------------------------------------------------------------------------------------------------
- */
+/* --- contents ----------------------------------------------------------------------------------------------------- */
 
 /* Buffers that a freed STORE had: a fresh page costs more than all that a test does with it. */
 static struct bytes spare[16];
@@ -187,8 +186,7 @@ static void node_restart(struct node *n)
 	bytes_write(&n->now, n->durable.p, n->durable.size, 0);
 }
 
-/* --- names ----------------------------------------------------------------------------------------------------------
- */
+/* --- names -------------------------------------------------------------------------------------------------------- */
 
 static struct entry *find(struct sim *s, const char *name)
 {
@@ -253,8 +251,7 @@ static bool over_limit(const struct sim *s, const struct node *grows, uint64_t s
 	return total > s->limit;
 }
 
-/* --- the vtable -----------------------------------------------------------------------------------------------------
- */
+/* --- the vtable --------------------------------------------------------------------------------------------------- */
 
 static int sim_open(struct io *io, const char *path, unsigned flags, struct io_file **out)
 {

@@ -195,8 +195,7 @@ static void test_example_as_segment(void **state)
 	rig_release(&r);
 }
 
-/* --- bytes that lie ------------------------------------------------------------------------------------------------
- */
+/* --- bytes that lie ----------------------------------------------------------------------------------------------- */
 
 static struct cipher_ctx *cipher;
 static const uint8_t key_bytes[32] = {1, 2, 3}, uuid[16] = {4, 5}, name[16] = {6, 7};
@@ -348,8 +347,7 @@ static void test_random_tables(void **state)
 	free(frame);
 }
 
-/* --- binding -------------------------------------------------------------------------------------------------------
- */
+/* --- binding ------------------------------------------------------------------------------------------------------ */
 
 /* Each part opens with exactly what it was sealed with. */
 static void test_binding(void **state)

@@ -380,8 +380,7 @@ static void test_flood(void **state)
 	free(data);
 }
 
-/* --- segments as the caller sees them ------------------------------------------------------------------------------
- */
+/* --- segments as the caller sees them ----------------------------------------------------------------------------- */
 
 /* 64 MiB fill a segment, the next one follows, ids ascend and every one is listed. */
 static void test_segments_roll(void **state)

@@ -320,8 +320,7 @@ static void test_durable_before_reported(void **state)
 	rig_release(&r);
 }
 
-/* --- reading, deleting ----------------------------------------------------------------------------------------------
- */
+/* --- reading, deleting -------------------------------------------------------------------------------------------- */
 
 /* Holds the next pread until it is let go. */
 struct gate {

@@ -83,8 +83,7 @@ static void test_help(void **state)
 	assert_int_equal(atomic_load(&done), 100);
 }
 
-/* --- what is held up until it is let go ----------------------------------------------------------------------------
- */
+/* --- what is held up until it is let go --------------------------------------------------------------------------- */
 
 struct latch {
 	pthread_mutex_t lock;
@@ -230,8 +229,7 @@ static void test_order(void **state)
 	workers_free(w);
 }
 
-/* --- lending -------------------------------------------------------------------------------------------------------
- */
+/* --- lending ------------------------------------------------------------------------------------------------------ */
 
 static void *borrower(void *arg)
 {
