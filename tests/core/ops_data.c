@@ -178,6 +178,18 @@ void run_op_write(struct run *r)
 	run_check_range(r, h->file, i, off, len + 10000 < RUN_WRITE ? len + 10000 : RUN_WRITE);
 }
 
+void run_write_new(struct run *r, struct model_inode *i)
+{
+	size_t len = random_length(r) % 150000;
+	struct core_file *f;
+
+	run_expect(r, core_file_open(r->fx.core, i->ino, O_WRONLY, &f), 0);
+	fill_data(&r->rng, r->a, len);
+	run_expect(r, core_file_write(f, r->a, len, 0, 0), 0);
+	model_write(r->m, i, r->a, len, 0);
+	core_file_close(f);
+}
+
 void run_op_truncate(struct run *r)
 {
 	struct model_inode *i = run_pick(r, run_is_file);

@@ -157,6 +157,48 @@ static void note_replaced(struct run *r, uint64_t ino)
 		r->event[r->nevents++] = (struct run_event){r->m->step, ino};
 }
 
+/* The name of a file in dir, or NULL. */
+static const char *file_in(struct run *r, struct model_inode *dir)
+{
+	for (unsigned tries = 0; tries < 10; tries++) {
+		const char *name = run_name(r, dir, true);
+
+		if (name && run_is_file(model_inode_get(r->m, model_dirent_get(dir, name)->ino)))
+			return name;
+	}
+	return NULL;
+}
+
+void run_op_replace(struct run *r)
+{
+	static const char temp[] = "temp";
+	const struct core_cred cred = {0, 0, 0};
+	const struct model_cred mc = {0, 0, 0};
+	struct model_inode *dir = run_pick(r, run_is_dir), *other = run_pick(r, run_is_file);
+	const char *name = file_in(r, dir);
+	struct core_attr attr = {0};
+
+	if (!name || !other || model_dirent_get(dir, temp))
+		return;
+	run_say(r, "replace %llu/%s", (unsigned long long)dir->ino, name);
+	run_use(r, dir);
+	run_expect(r, core_mknod(r->fx.core, &cred, dir->ino, temp, S_IFREG | 0644, 0, &attr), 0);
+	check_new(r, &attr);
+	created(r, 0, model_create(r->m, &mc, dir->ino, temp, S_IFREG | 0644, 0, NULL, attr.ino), &attr);
+	run_write_new(r, model_inode_get(r->m, attr.ino));
+	run_expect(r, core_rename(r->fx.core, dir->ino, temp, dir->ino, name, 0), 0);
+	run_expect(r, 0, model_rename(r->m, dir->ino, temp, dir->ino, name, 0));
+	note_replaced(r, attr.ino);
+	run_check_inode(r, model_inode_get(r->m, attr.ino));
+	other = run_pick(r, run_is_file);
+	if (run_chance(r, 40) && other && other->ino != attr.ino) {
+		run_use(r, other);
+		run_expect(r, core_fsync(r->fx.core, other->ino, true), 0);
+		r->names[r->m->step] = r->m->names;
+		run_synced_inode(r, other);
+	}
+}
+
 void run_op_rename(struct run *r)
 {
 	static const unsigned all[] = {0, 0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE};

@@ -194,6 +194,36 @@ void run_close_all(struct run *r)
 	}
 }
 
+static void *sync_loop(void *arg)
+{
+	struct run *r = arg;
+	uint64_t rng = rng_seed(r->seed);
+
+	while (!atomic_load(&r->sync_stop)) {
+		if (core_sync(r->fx.core))
+			return r; /* the operations will say what is wrong */
+		(void)usleep((useconds_t)rng_below(&rng, 3000));
+	}
+	return NULL;
+}
+
+void run_sync_begin(struct run *r)
+{
+	if (!r->syncs)
+		return;
+	atomic_store(&r->sync_stop, false);
+	r->syncing = !pthread_create(&r->syncer, NULL, sync_loop, r);
+}
+
+void run_sync_end(struct run *r)
+{
+	if (!r->syncing)
+		return;
+	atomic_store(&r->sync_stop, true);
+	(void)pthread_join(r->syncer, NULL);
+	r->syncing = false;
+}
+
 void run_lose_all(struct run *r)
 {
 	for (size_t h = 0; h < RUN_HANDLES; h++) {

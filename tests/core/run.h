@@ -6,6 +6,8 @@
 #include "tests/core/model.h"
 #include "tests/core/support.h"
 
+#include <pthread.h>
+
 #define RUN_HANDLES 6
 #define RUN_WRITE   ((size_t)1 << 20) /* the longest read and write */
 #define RUN_EVENTS  256
@@ -32,6 +34,10 @@ struct run {
 	uint8_t *a, *b;
 	uint64_t budget;   /* bytes that may still be written */
 	uint64_t last_ino; /* the highest inode number seen */
+	bool syncs;        /* a thread commits all the time */
+	bool syncing;
+	atomic_bool sync_stop;
+	pthread_t syncer;
 	/* for crashes */
 	uint64_t *names;       /* the model's hash of names after each step */
 	uint64_t names_synced; /* names are durable up to this step */
@@ -68,9 +74,15 @@ void run_check_xattrs(struct run *r, struct model_inode *i);
 void run_check_target(struct run *r, struct model_inode *i);
 void run_check_tree(struct run *r);
 
+/* Opens a new file, writes some data and closes it. */
+void run_write_new(struct run *r, struct model_inode *i);
 void run_close_all(struct run *r);
 /* Forgets the open files of a volume that is about to be abandoned. */
 void run_lose_all(struct run *r);
+
+/* Begins and ends the thread, where the run has one; it must not run while the volume is closed. */
+void run_sync_begin(struct run *r);
+void run_sync_end(struct run *r);
 
 /* One random operation each. */
 typedef void (*run_op)(struct run *r);
@@ -91,6 +103,9 @@ void run_op_truncate(struct run *r);
 void run_op_setattr(struct run *r);
 void run_op_xattr(struct run *r);
 void run_op_fsync(struct run *r);
+/* A new file, written and renamed over another, and sometimes an fsync of a third: what it takes for a rename to become
+ * durable before its data. */
+void run_op_replace(struct run *r);
 
 /* Everything is durable now; the data of one inode and all names are. */
 void run_synced(struct run *r);

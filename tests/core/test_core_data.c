@@ -358,6 +358,41 @@ static void test_replace_is_whole(void **state)
 	free(got);
 }
 
+/* An fsync of one file makes a rename of another durable, and with it all that was written to that one. */
+static void test_replace_then_fsync_other(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t other = make(f, CORE_ROOT, "other", S_IFREG | 0644), ino;
+	uint8_t *buf = malloc(MIB), *got = malloc(MIB);
+	uint64_t rng = rng_seed(41);
+
+	assert_true(buf && got);
+	for (size_t n = 1; n <= 12; n++) {
+		size_t len = n * 50000;
+
+		ino = make(f, CORE_ROOT, "temp", S_IFREG | 0644);
+		fill_random(&rng, buf, len);
+		put(f, ino, buf, len, 0);
+		if (n > 1)
+			assert_int_equal(core_rename(f->core, CORE_ROOT, "temp", CORE_ROOT, "file", 0), 0);
+		else
+			assert_int_equal(core_rename(f->core, CORE_ROOT, "temp", CORE_ROOT, "file", RENAME_NOREPLACE),
+			                 0);
+		put(f, other, "x", 1, n);
+		assert_int_equal(core_fsync(f->core, other, true), 0);
+		fixture_crash(f);
+		other = find(f, CORE_ROOT, "other");
+		ino = find(f, CORE_ROOT, "file");
+		if (n == 1)
+			continue; /* it replaced nothing */
+		assert_int_equal(attr_of(f, ino).size, len);
+		assert_int_equal(get(f, ino, got, MIB, 0), len);
+		assert_memory_equal(got, buf, len);
+	}
+	free(buf);
+	free(got);
+}
+
 static void test_read_only(void **state)
 {
 	struct fixture *f = *state;
@@ -405,6 +440,7 @@ int main(void)
 	    TEST(test_fsync_then_crash),
 	    TEST(test_commit_interval),
 	    TEST(test_replace_is_whole),
+	    TEST(test_replace_then_fsync_other),
 	    TEST(test_read_only),
 	    TEST(test_statfs),
 	};

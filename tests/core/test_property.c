@@ -31,10 +31,10 @@ static const struct {
 	run_op op;
 	unsigned weight;
 } ops[] = {
-    {run_op_create, 14}, {run_op_symlink, 2}, {run_op_link, 3},   {run_op_unlink, 5},   {run_op_rmdir, 3},
-    {run_op_rename, 9},  {run_op_lookup, 4},  {run_op_forget, 5}, {run_op_readdir, 3},  {run_op_open, 8},
-    {run_op_close, 5},   {run_op_read, 7},    {run_op_write, 30}, {run_op_truncate, 7}, {run_op_setattr, 5},
-    {run_op_xattr, 5},   {run_op_fsync, 5},
+    {run_op_create, 14}, {run_op_symlink, 2}, {run_op_link, 3},    {run_op_unlink, 5},   {run_op_rmdir, 3},
+    {run_op_rename, 9},  {run_op_lookup, 4},  {run_op_forget, 5},  {run_op_readdir, 3},  {run_op_open, 8},
+    {run_op_close, 5},   {run_op_read, 7},    {run_op_write, 30},  {run_op_truncate, 7}, {run_op_setattr, 5},
+    {run_op_xattr, 5},   {run_op_fsync, 5},   {run_op_replace, 3},
 };
 
 static void random_op(struct run *r)
@@ -74,7 +74,9 @@ static void remount(struct run *r)
 {
 	run_say(r, "remount");
 	run_close_all(r);
+	run_sync_end(r);
 	fixture_remount(&r->fx);
+	run_sync_begin(r);
 	model_remount(r->m);
 	run_synced(r);
 	run_check_tree(r);
@@ -84,8 +86,10 @@ static void crash_synced(struct run *r)
 {
 	run_say(r, "sync and crash");
 	run_expect(r, core_sync(r->fx.core), 0);
+	run_sync_end(r);
 	run_lose_all(r);
 	fixture_crash(&r->fx);
+	run_sync_begin(r);
 	model_remount(r->m);
 	run_synced(r);
 	run_check_tree(r);
@@ -123,6 +127,8 @@ static void run_begin(struct run *r, uint64_t seed)
 	choose_options(r);
 	assert_int_equal(fixture_open(&r->fx), 0);
 	r->names[0] = r->m->names;
+	r->syncs = !r->crashes && run_chance(r, 30);
+	run_sync_begin(r);
 }
 
 static void run_end(struct run *r)
@@ -182,6 +188,7 @@ static void run_seed(struct run *r, uint64_t seed)
 		run_crash(r);
 	remount(r);
 	run_say(r, "close");
+	run_sync_end(r);
 	if (fixture_close(&r->fx))
 		run_fail(r, "core_close failed");
 	check_index(r);
