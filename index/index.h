@@ -156,7 +156,6 @@ int index_inline_get(struct index *ix, uint64_t id, void *buf, size_t *len) MUST
 enum index_segment_state {
 	INDEX_SEGMENT_OPEN = 0,   /* appended to by the mount that made it */
 	INDEX_SEGMENT_SEALED = 1, /* complete */
-	INDEX_SEGMENT_DEAD = 2,   /* nothing refers to it: its file may be deleted, then its row */
 	INDEX_SEGMENT_INLINE = 3  /* no file; the header is in the row */
 };
 

@@ -10,12 +10,17 @@
 #include "tools/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#define UMOUNT_HELPER "/sbin/umount.fuse.apfs"
 
 struct mounting {
 	const struct mount_options *o;
@@ -257,9 +262,35 @@ static enum exit_status finish(struct mounting *m, enum exit_status status)
 	return status;
 }
 
+/* umount(8) recognises FUSE by statfs and then looks for umount.fuse, not for umount.fuse.apfs; with uhelper= in the
+ * user space mount table (/run/mount/utab), which only mount(8) writes, it finds ours, and waits for the last commit.
+ */
+static void register_umount_helper(const void *arg)
+{
+	const struct mount_options *o = arg;
+	char *store = realpath(o->store, NULL), *mountpoint = realpath(o->mountpoint, NULL);
+	char *argv[] = {"mount", "-i",  "-f",       "-t", "fuse.apfs", "-o", "uhelper=fuse.apfs",
+	                "--",    store, mountpoint, NULL};
+	char *envp[] = {NULL};
+	posix_spawn_file_actions_t quiet;
+	pid_t pid;
+
+	if (store && mountpoint && !posix_spawn_file_actions_init(&quiet)) {
+		(void)posix_spawn_file_actions_addopen(&quiet, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+		if (!posix_spawn(&pid, "/bin/mount", &quiet, NULL, argv, envp))
+			(void)waitpid(pid, NULL, 0);
+		(void)posix_spawn_file_actions_destroy(&quiet);
+	}
+	free(store);
+	free(mountpoint);
+}
+
 static enum exit_status run(const struct mount_options *o)
 {
-	struct mounting m = {.o = o};
+	struct mounting m = {.o = o, .daemon = {.arg = o}};
+
+	if (geteuid() == 0 && access(UMOUNT_HELPER, X_OK) == 0)
+		m.daemon.mounted = register_umount_helper;
 
 	daemon_begin(&m.daemon, o->program, o->foreground);
 	enum exit_status status = start(&m);

@@ -38,8 +38,11 @@ static _Noreturn void parent(const struct daemon *d, int fd, pid_t child)
 	for (;;) {
 		int kind = fgetc(f);
 
-		if (kind == '.')
+		if (kind == '.') {
+			if (d->mounted)
+				d->mounted(d->arg);
 			exit(EXIT_OK);
+		}
 		int status = kind == '!' ? fgetc(f) : EXIT_OK;
 		if (kind == EOF || status == EOF || !fgets(line, sizeof(line), f))
 			parent_died(d, child);
@@ -53,7 +56,9 @@ void daemon_begin(struct daemon *d, const char *program, bool foreground)
 {
 	int fds[2];
 
-	*d = (struct daemon){.program = program, .report = -1, .foreground = foreground};
+	d->program = program;
+	d->report = -1;
+	d->foreground = foreground;
 	if (foreground)
 		return;
 	if (pipe2(fds, O_CLOEXEC) < 0) {

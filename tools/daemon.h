@@ -14,10 +14,12 @@ struct daemon {
 	const char *program;
 	int report; /* the pipe to the parent; -1 in the foreground */
 	bool foreground;
+	void (*mounted)(const void *arg); /* the parent calls it before it exits with success; NULL: nothing */
+	const void *arg;
 };
 
-/* Forks unless in the foreground. Returns in the process that goes on; the parent exits in here with what the child
- * reports. */
+/* Sets d up, all but mounted and arg, which are the caller's, and forks unless in the foreground. Returns in the
+ * process that goes on; the parent exits in here with what the child reports. */
 void daemon_begin(struct daemon *d, const char *program, bool foreground);
 
 /* Cuts the child off the terminal's session, once it has asked what it had to ask. */

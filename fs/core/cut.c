@@ -220,27 +220,41 @@ static int cut_seal(struct cut *cut)
 
 /* --- installing --------------------------------------------------------------------------------------------------- */
 
-/* Rows of the segments that this mount has begun since. */
+static int install_segment(struct core *c, const struct pipeline_segment *s)
+{
+	struct index_segment row = {.id = s->id, .epoch = s->epoch, .total = s->size, .header_len = s->header_len};
+
+	row.state = s->kind == PIPELINE_SEGMENT_INLINE ? INDEX_SEGMENT_INLINE
+	            : s->open                          ? INDEX_SEGMENT_OPEN
+	                                               : INDEX_SEGMENT_SEALED;
+	memcpy(row.name, s->name, sizeof(row.name));
+	memcpy(row.header, s->header, s->header_len);
+	return index_segment_put(c->index, &row);
+}
+
+/* Rows of the segments that this mount has begun since the last cut; and, where the cut is of everything and not one
+ * that somebody waits for, what those that were still growing have come to. */
 static int install_segments(struct cut *cut)
 {
 	struct core *c = cut->core;
 	struct pipeline_segment s[16];
+	uint64_t from = cut->full ? c->growing_segment : c->last_segment + 1;
+	bool complete = true;
 	size_t n;
 
 	do {
-		n = pipeline_segment_new_since(c->pipeline, c->last_segment + 1, s, 16);
+		n = pipeline_segment_new_since(c->pipeline, from, s, 16);
 		for (size_t i = 0; i < n; i++) {
-			struct index_segment row = {.id = s[i].id, .epoch = s[i].epoch, .total = s[i].size};
-			int ret;
+			int ret = install_segment(c, &s[i]);
 
-			row.state = s[i].kind == PIPELINE_SEGMENT_INLINE ? INDEX_SEGMENT_INLINE : INDEX_SEGMENT_OPEN;
-			memcpy(row.name, s[i].name, sizeof(row.name));
-			memcpy(row.header, s[i].header, s[i].header_len);
-			row.header_len = s[i].header_len;
-			ret = index_segment_put(c->index, &row);
 			if (ret)
 				return ret;
-			c->last_segment = s[i].id;
+			from = s[i].id + 1;
+			if (s[i].id > c->last_segment)
+				c->last_segment = s[i].id;
+			complete = complete && (!s[i].open || s[i].kind == PIPELINE_SEGMENT_INLINE);
+			if (complete && cut->full)
+				c->growing_segment = from;
 		}
 	} while (n);
 	return 0;

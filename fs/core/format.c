@@ -38,7 +38,7 @@ static bool ours(const char *name)
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (!strcmp(name, names[i]))
 			return true;
-	return strstr(name, ".tmp") != NULL;
+	return strstr(name, ".new") != NULL; /* io_replace_file, interrupted */
 }
 
 static int format_look(void *arg, const char *name)

@@ -114,6 +114,7 @@ static int pipeline_init(struct core *c, struct err *e)
 		o.workers = policy_workers((unsigned)sysconf(_SC_NPROCESSORS_ONLN));
 	memcpy(o.uuid, info->uuid, sizeof(o.uuid));
 	o.next_segment = c->last_segment + 1;
+	c->growing_segment = o.next_segment;
 	return pipeline_new(&o, &c->pipeline, e);
 }
 

@@ -123,6 +123,7 @@ struct core {
 	bool cut_running;
 	atomic_uint_fast64_t cut; /* number of the cut under way or last made */
 	uint64_t last_segment;    /* highest id that the index knows */
+	uint64_t growing_segment; /* lowest id whose row may still change */
 
 	pthread_t committer;
 	bool committer_running;
@@ -271,8 +272,7 @@ void seal_stream(struct core *c, struct node *n);
 /* Waits until no batch of n is under way. Under n->lock, which is released meanwhile. */
 void seal_drain(struct core *c, struct node *n);
 
-/* --- cut.c and commit.c
- * -------------------------------------------------------------------------------------------------------- */
+/* --- cut.c and commit.c ------------------------------------------------------------------------------------------- */
 
 /* Snapshot, seal, sync of the segments, install: of everything, or of the wanted inodes and those that are due. A
  * failure before installing leaves all of it dirty, to be tried again. Cut's leader only. */

@@ -144,6 +144,9 @@ def rsync():
     need("rsync")
     native = linux_files(3000)
     try:
+        # rsync compares whole seconds: a folder that is copied in the second in which it was made keeps its own time.
+        for folder, _, _ in os.walk(native):
+            os.utime(folder, ns=(10**18 + 1, 10**18 + 1))
         with Volume() as v:
             run("rsync", "-aHAX", f"{native}/", v.path("copy"))
             for attempt in ("at once", "after a remount"):
