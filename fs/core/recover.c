@@ -192,32 +192,40 @@ int recover(struct core *c, struct err *e)
 	return ret ? err_set(e, ret, ERR_IO, "STORE could not be recovered: %s", strerror(-ret)) : 0;
 }
 
-void reclaim_segments(struct core *c)
+/* True when no chunk can be in the segment, which the index says is empty: none is on its way to it (after it has
+ * stopped being appended to), and none is sealed but not in the index yet. In this order. */
+static bool unused(struct core *c, const struct pipeline_segment *s)
 {
-	struct index_segment row[BATCH];
-	size_t n = 0;
 	unsigned batches;
 
-	if (index_segment_empty(c->index, row, BATCH, &n))
-		return;
+	if (s->open)
+		pipeline_segment_roll(c->pipeline, s->id);
 	{
 		SCOPED_LOCK(&c->memory_lock);
 		batches = c->batches;
 	}
-	for (size_t i = 0; i < n && !batches; i++) {
+	return !batches && !chunk_fresh_in(c, s->id);
+}
+
+void reclaim_segments(struct core *c)
+{
+	struct index_segment row[BATCH];
+	size_t n = 0;
+
+	if (index_segment_empty(c->index, row, BATCH, &n))
+		return;
+	for (size_t i = 0; i < n; i++) {
 		struct pipeline_segment s;
 		struct err e = {0};
 		int ret;
 
-		/* Chunks that are sealed but not in the index yet may live in a segment that looks empty to it. */
-		if (pipeline_segment_get(c->pipeline, row[i].id, &s) || chunk_fresh_in(c, row[i].id))
+		if (pipeline_segment_get(c->pipeline, row[i].id, &s))
 			continue;
-		if (s.open) {
-			/* Nothing in it is needed: the next chunk goes to another, the next cut deletes this one. */
-			if (s.kind == PIPELINE_SEGMENT_FILE && s.size > PIPELINE_HEADER_MAX)
-				pipeline_segment_roll(c->pipeline, s.id);
+		/* The key for inline chunks and a segment that is only its header are kept while they are in use. */
+		if (s.open && (s.kind == PIPELINE_SEGMENT_INLINE || s.size <= PIPELINE_HEADER_MAX))
 			continue;
-		}
+		if (!unused(c, &s))
+			continue;
 		ret = pipeline_segment_delete(c->pipeline, row[i].id, &e);
 		if (!ret)
 			ret = index_segment_delete(c->index, row[i].id);
