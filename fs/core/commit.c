@@ -82,6 +82,8 @@ static int cut_run(struct core *c, bool full, struct node *const *wanted, size_t
 	bool due = true;
 	int ret = core_may_write(c);
 
+	/* Extents without their sizes may be in the transaction: it must not be committed before both are. */
+	full |= c->half_installed;
 	if (!ret)
 		ret = cut_round(c, full, wanted, nwanted, &e);
 	for (int round = 0; !ret && due; round++) {

@@ -20,6 +20,7 @@ struct cut_node {
 	uint64_t size, pending;
 	uint64_t covered; /* bytes below the old size that the snapshot replaces */
 	uint64_t stored;  /* bytes of STORE that its extents take, estimated */
+	bool due;         /* it was: so it is again if the cut fails */
 };
 
 /* What a snapshot holds apart from buffers: extents sealed earlier, and holes. */
@@ -141,7 +142,7 @@ static int cut_freeze(struct cut *cut, struct cut_node *cn)
 	if (n->gone)
 		return 0;
 	n->in_cut = true;
-	atomic_store(&n->data_due, false);
+	cn->due = atomic_exchange(&n->data_due, false);
 	cn->size = n->attr.size;
 	cn->pending = n->pending_bytes;
 	for (p = n->map.dirty ? map_find(&n->map, 0) : NULL; p && !ret; p = map_next(p))
@@ -350,8 +351,11 @@ static void cut_release(struct cut *cut, bool installed)
 
 		(void)pthread_mutex_lock(&n->lock);
 		n->in_cut = false;
-		if (!installed)
+		if (!installed) {
 			map_cut_done(&n->map, cut->number, false);
+			if (cut->node[i].due)
+				atomic_store(&n->data_due, true);
+		}
 		node_clean(c, n);
 		(void)pthread_mutex_unlock(&n->lock);
 		node_put(c, n);
@@ -381,6 +385,7 @@ int cut_round(struct core *c, bool full, struct node *const *wanted, size_t nwan
 	if (!ret) {
 		ret = core_index_result(c, cut_install(&cut), e, "entering extents into the index");
 		installed = !ret;
+		c->half_installed = ret != 0;
 	}
 	cut_release(&cut, installed);
 	if (installed && full)

@@ -125,6 +125,7 @@ static int scan_file(void *arg, const char *text)
 	uint8_t name[PIPELINE_SEGMENT_NAME];
 	struct known *k = NULL;
 	char from[128], to[128];
+	struct io_stat st;
 	int ret;
 
 	if (name_parse(text, name))
@@ -133,11 +134,12 @@ static int scan_file(void *arg, const char *text)
 		return 0;
 	(void)snprintf(from, sizeof(from), "%s/%.64s", s->dir, text);
 	(void)snprintf(to, sizeof(to), "quarantine/%.64s", text);
-	ret = io_rename(s->c->io, from, to);
+	if (!io_stat(s->c->io, from, &st) && st.size <= PIPELINE_HEADER_MAX)
+		ret = io_unlink(s->c->io, from); /* made ahead, never used */
+	else if (!(ret = io_rename(s->c->io, from, to)))
+		s->moved++;
 	if (ret)
 		log_warn("unreferenced segment %s could not be moved to quarantine/: %s", from, strerror(-ret));
-	else
-		s->moved++;
 	return 0;
 }
 

@@ -54,7 +54,6 @@ struct node {
 	unsigned inflight;    /* batches with items of this node */
 	uint32_t unsealed;    /* bytes in whole, unsealed buffers */
 	uint32_t streak;      /* successive reads that continued at read_next */
-	int error;            /* of a failed seal, for the next fsync */
 	bool loaded;          /* attr is filled */
 	bool in_index;        /* the index has a row, and may have extents */
 	bool attr_dirty;      /* attr differs from the row */
@@ -121,6 +120,7 @@ struct core {
 	pthread_cond_t sync_cond;
 	struct sync_queue sync_queue;
 	bool cut_running;
+	bool half_installed;      /* the cut's leader: the last one failed while it entered extents */
 	atomic_uint_fast64_t cut; /* number of the cut under way or last made */
 	uint64_t last_segment;    /* highest id that the index knows */
 	uint64_t growing_segment; /* lowest id whose row may still change */
