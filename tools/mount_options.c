@@ -66,7 +66,7 @@ static const char doc[] =
     "files."
     "\v" EXIT_STATUS_HELP "\n\n"
     "The mount ends with `apfs umount MOUNTPOINT', umount(8), or SIGTERM to the process. In /etc/fstab:\n"
-    "  /path/of/STORE  /mnt/point  fuse.apfs  noauto,passfile=/path/of/FILE,uhelper=fuse.apfs  0  0";
+    "  /path/of/STORE  /mnt/point  fuse.apfs  noauto,passfile=/path/of/FILE  0  0";
 
 static _Noreturn void PRINTF(2, 3) usage(const struct mount_options *o, const char *fmt, ...)
 {

@@ -320,14 +320,15 @@ def linux_tar(whole=False):
     if not os.path.exists(LINUX):
         raise Skip(f"{LINUX} is missing (package linux-source-6.1)")
     part = ["drivers/net", "include/linux", "kernel", "lib", "mm"]
-    path = os.path.join(CACHE, "linux.tar" if whole else "linux-part.tar")
+    names = [] if whole else [f"linux-source-6.1/{p}" for p in part]
+    kind = hashlib.blake2b(repr((names, os.stat(LINUX).st_size)).encode(), digest_size=4).hexdigest()
+    path = os.path.join(CACHE, f"linux-{kind}.tar")
     os.makedirs(CACHE, exist_ok=True)
     with open(path + ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(path):
             return path
         with tempfile.TemporaryDirectory(dir=CACHE) as tmp:
-            names = [] if whole else [f"linux-source-6.1/{p}" for p in part]
             run("tar", "-xJf", LINUX, "-C", tmp, "--strip-components=1", *names, timeout=1200)
             run("tar", "-cf", path + ".new", "-C", tmp, ".", timeout=1200)
         os.rename(path + ".new", path)
