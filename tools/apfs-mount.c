@@ -262,8 +262,8 @@ static enum exit_status finish(struct mounting *m, enum exit_status status)
 	return status;
 }
 
-/* umount(8) recognises FUSE by statfs and then looks for umount.fuse, not for umount.fuse.apfs. Where the user space
- * mount table (/run/mount/utab), which mount(8) writes, says uhelper=, it runs ours, which waits for the last commit. */
+/* umount(8) recognises FUSE by statfs and then looks for umount.fuse, not for umount.fuse.apfs. Where /run/mount/utab,
+ * which mount(8) writes, says uhelper=, it runs ours, which waits for the last commit. */
 static void register_umount_helper(const void *arg)
 {
 	const struct mount_options *o = arg;
