@@ -145,8 +145,8 @@ static int cut_freeze(struct cut *cut, struct cut_node *cn)
 	cn->due = atomic_exchange(&n->data_due, false);
 	cn->size = n->attr.size;
 	cn->pending = n->pending_bytes;
-	for (p = n->map.dirty ? map_find(&n->map, 0) : NULL; p && !ret; p = map_next(p))
-		if (p->dirty)
+	TAILQ_FOREACH (p, &n->map.dirty_list, on_dirty)
+		if (!ret)
 			ret = take_piece(cut, cn, p);
 	return ret;
 }

@@ -21,15 +21,25 @@ static uint64_t piece_end(const struct piece *p)
 void map_init(struct map *m)
 {
 	RB_INIT(&m->tree);
+	TAILQ_INIT(&m->dirty_list);
 	m->count = 0;
 	m->dirty = 0;
+}
+
+static void piece_clean(struct map *m, struct piece *p)
+{
+	if (!p->dirty)
+		return;
+	p->dirty = false;
+	m->dirty--;
+	TAILQ_REMOVE(&m->dirty_list, p, on_dirty);
 }
 
 static void piece_remove(struct map *m, struct piece *p)
 {
 	RB_REMOVE(map_tree, &m->tree, p);
 	m->count--;
-	m->dirty -= p->dirty;
+	piece_clean(m, p);
 	if (p->buffer)
 		buffer_unref(p->buffer);
 	free(p);
@@ -39,7 +49,10 @@ static void piece_insert(struct map *m, struct piece *p)
 {
 	RB_INSERT(map_tree, &m->tree, p);
 	m->count++;
-	m->dirty += p->dirty;
+	if (!p->dirty)
+		return;
+	m->dirty++;
+	TAILQ_INSERT_TAIL(&m->dirty_list, p, on_dirty);
 }
 
 void map_release(struct map *m)
@@ -170,16 +183,15 @@ void map_seal(struct map *m, struct piece *p, uint64_t chunk, uint32_t pos)
 
 void map_cut_done(struct map *m, uint64_t cut, bool installed)
 {
-	struct piece *p;
+	struct piece *p, *next;
 
-	RB_FOREACH (p, map_tree, &m->tree) {
+	for (p = TAILQ_FIRST(&m->dirty_list); p; p = next) {
+		next = TAILQ_NEXT(p, on_dirty);
 		if (p->cut != cut)
 			continue;
 		p->cut = 0;
-		if (!installed || !p->dirty)
-			continue;
-		p->dirty = false;
-		m->dirty--;
+		if (installed)
+			piece_clean(m, p);
 	}
 }
 

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 struct buffer;
 
@@ -24,6 +25,7 @@ enum piece_kind { PIECE_HOLE, PIECE_EXTENT, PIECE_BUFFER };
 
 struct piece {
 	RB_ENTRY(piece) link;
+	TAILQ_ENTRY(piece) on_dirty; /* while dirty: a cut must not look at every clean piece */
 	uint64_t off, len;
 	uint64_t chunk;        /* PIECE_EXTENT */
 	struct buffer *buffer; /* PIECE_BUFFER: holds a reference */
@@ -35,11 +37,13 @@ struct piece {
 };
 
 RB_HEAD(map_tree, piece);
+TAILQ_HEAD(piece_list, piece);
 
 struct map {
 	struct map_tree tree;
-	size_t count; /* of pieces */
-	size_t dirty; /* of dirty pieces */
+	struct piece_list dirty_list; /* in no order */
+	size_t count;                 /* of pieces */
+	size_t dirty;                 /* of dirty pieces */
 };
 
 void map_init(struct map *m);
