@@ -325,6 +325,7 @@ static int cut_install(struct cut *cut)
 	int ret = install_segments(cut);
 
 	for (size_t i = 0; i < cut->pieces && !ret; i++)
+		/* cut_release frees the array. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
 		ret = install_extent(cut, cut->piece[i].n, &cut->piece[i].x);
 	for (size_t i = 0; i < cut->items && !ret; i++) {
 		const struct seal_item *it = &cut->item[i];

@@ -336,7 +336,7 @@ static void prefetch_run(void *arg)
 	uint64_t off = pf->off, end = off + PREFETCH_JOB;
 
 	while (off < end) {
-		struct piece *p, got = {0};
+		struct piece *p, got;
 		{
 			SCOPED_LOCK(&pf->node->lock);
 			if (off >= pf->node->attr.size || data_piece(c, pf->node, off, &p))
