@@ -38,9 +38,12 @@ int mounted_sync(const struct mounted *m, struct err *e)
 {
 	/* What the kernel holds of open files goes to the mount's process first; fsync of the root then waits for it
 	 * to arrive and to be durable. */
-	if (syncfs(m->dir) < 0 || fsync(m->dir) < 0)
-		return err_set(e, -errno, ERR_IO, "not everything could be made durable: %s", strerror(errno));
-	return 0;
+	int code = syncfs(m->dir) < 0 ? errno : 0;
+
+	/* An error that the kernel remembers (a full disk, a while ago) does not spare the commit. */
+	if (fsync(m->dir) < 0 && !code)
+		code = errno;
+	return code ? err_set(e, -code, ERR_IO, "not everything could be made durable: %s", strerror(code)) : 0;
 }
 
 void mounted_release(struct mounted *m)
