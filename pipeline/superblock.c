@@ -85,6 +85,8 @@ static int info_decode(const uint8_t *image, struct superblock_info *info, struc
 	suite = cursor_get32(&c);
 	info->page_size = cursor_get32(&c);
 	info->created = (int64_t)cursor_get64(&c);
+	(void)cursor_get32(&c); /* the current epoch: see image_masters_open */
+	info->index_epoch = cursor_get32(&c);
 	if (info->features & ~(uint64_t)FEATURES_HERE)
 		return err_set(e, -EPROTONOSUPPORT, ERR_FORMAT, "needs features that this version does not know");
 	info->suite = (enum cipher_suite)suite;
@@ -361,7 +363,8 @@ static int master_open(const uint8_t *record, const uint8_t *uuid, const uint8_t
 static int image_masters_open(const uint8_t *image, const uint8_t *uuid, struct keyring *k, struct err *e)
 {
 	__attribute__((cleanup(secret_cleanup))) uint8_t *wrap_key = keys_secret_alloc(KEYS_LEN);
-	struct cursor c = cursor_reader(image + EPOCH_AT, 4);
+	struct cursor c = cursor_reader(image + EPOCH_AT, 8);
+	uint32_t current = cursor_get32(&c), of_index = cursor_get32(&c);
 	int ret = 0;
 
 	if (!wrap_key)
@@ -369,7 +372,7 @@ static int image_masters_open(const uint8_t *image, const uint8_t *uuid, struct 
 	keys_derive(keyring_root(k), KEY_SUPERBLOCK, 0, "master", 6, wrap_key);
 	for (size_t i = 0; i < KEYRING_EPOCHS && !ret; i++)
 		ret = master_open(image + MASTERS_AT + i * MASTER_SIZE, uuid, wrap_key, k);
-	if (ret || keyring_set_epoch(k, cursor_get32(&c)))
+	if (ret || keyring_set_epoch(k, of_index) || keyring_set_epoch(k, current))
 		return err_set(e, -EBADMSG, ERR_AUTH, "the superblock's master keys are damaged");
 	return 0;
 }
@@ -421,21 +424,17 @@ static void header_encode(uint8_t *image, const struct superblock_info *info, ui
 	cursor_put32(&c, info->page_size);
 	cursor_put64(&c, (uint64_t)info->created);
 	cursor_put32(&c, epoch);
-	cursor_put32(&c, 0);
+	cursor_put32(&c, info->index_epoch);
 	cursor_put64(&c, 1); /* generation */
 }
 
-/* A whole image with fresh keys. */
+/* A whole image around a root key. */
 static int image_make(uint8_t *image, const struct superblock_info *info, struct superblock_kdf kdf, const void *pass,
-                      size_t pass_len, struct err *e)
+                      size_t pass_len, const uint8_t *root, struct err *e)
 {
-	__attribute__((cleanup(secret_cleanup))) uint8_t *root = keys_secret_alloc(KEYS_LEN);
 	struct slot_place at = {info->uuid, 0};
 	int ret;
 
-	if (!root)
-		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for keys");
-	keys_random(root, KEYS_LEN);
 	header_encode(image, info, 1);
 	ret = slot_seal(slot_at(image, 0), at, kdf, pass, pass_len, root, e);
 	if (!ret)
@@ -443,11 +442,33 @@ static int image_make(uint8_t *image, const struct superblock_info *info, struct
 	return ret ? ret : image_finish(image, root);
 }
 
-int superblock_create(struct io *io, enum cipher_suite suite, uint32_t page_size, struct superblock_kdf kdf,
-                      const void *pass, size_t pass_len, struct err *e)
+/* Fills a superblock and a keyring that have nothing yet. */
+static int superblock_make(struct superblock *sb, struct superblock_info *info, struct superblock_kdf kdf,
+                           const void *pass, size_t pass_len, struct keyring *k, struct err *e)
 {
-	struct superblock_info info = {.suite = cipher_suite_choose(suite), .page_size = page_size};
-	uint8_t image[IMAGE_SIZE] = {0};
+	uint8_t *image = sb->copy[0].image;
+	int ret;
+
+	keys_random(info->uuid, sizeof(info->uuid));
+	info->uuid[6] = (uint8_t)((info->uuid[6] & 0x0F) | 0x40); /* RFC 4122, version 4 */
+	info->uuid[8] = (uint8_t)((info->uuid[8] & 0x3F) | 0x80);
+	info->created = clock_system.now(&clock_system).sec;
+	keys_random(keyring_root(k), KEYS_LEN);
+	ret = image_make(image, info, kdf, pass, pass_len, keyring_root(k), e);
+	if (!ret)
+		ret = image_masters_open(image, info->uuid, k, e);
+	if (!ret)
+		ret = info_decode(image, &sb->info, e);
+	sb->copy[1] = sb->copy[0];
+	return ret;
+}
+
+int superblock_new(struct io *io, enum cipher_suite suite, uint32_t page_size, struct superblock_kdf kdf,
+                   const void *pass, size_t pass_len, struct superblock **out, struct keyring **keyring, struct err *e)
+{
+	struct superblock_info info = {.suite = cipher_suite_choose(suite), .page_size = page_size, .index_epoch = 1};
+	struct superblock *sb;
+	struct keyring *k;
 	struct io_stat st;
 	int ret;
 
@@ -463,19 +484,32 @@ int superblock_create(struct io *io, enum cipher_suite suite, uint32_t page_size
 	ret = slot_kdf_resolve(&kdf, e);
 	if (ret)
 		return ret;
-	keys_random(info.uuid, sizeof(info.uuid));
-	info.uuid[6] = (uint8_t)((info.uuid[6] & 0x0F) | 0x40); /* RFC 4122, version 4 */
-	info.uuid[8] = (uint8_t)((info.uuid[8] & 0x3F) | 0x80);
-	info.created = clock_system.now(&clock_system).sec;
-	ret = image_make(image, &info, kdf, pass, pass_len, e);
-	if (ret)
+	sb = calloc(1, sizeof(*sb));
+	if (!sb || keyring_new(&k)) {
+		free(sb);
+		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the superblock");
+	}
+	ret = superblock_make(sb, &info, kdf, pass, pass_len, k, e);
+	if (ret) {
+		keyring_free(k);
+		superblock_free(sb);
 		return ret;
-	ret = image_write(io, image, e);
-	for (unsigned i = 0; ret && i < 2; i++) {
-		int left = io_unlink(io, paths[i]);
+	}
+	*out = sb;
+	*keyring = k;
+	return 0;
+}
+
+int superblock_write(struct io *io, struct superblock *sb, struct err *e)
+{
+	int ret = image_write(io, sb->copy[sb->active].image, e);
+
+	for (unsigned i = 0; i < 2; i++) {
+		int left = ret ? io_unlink(io, paths[i]) : 0;
 
 		if (left && left != -ENOENT)
 			log_warn("%s: half a store is left behind: %s", paths[i], strerror(-left));
+		sb->copy[i].valid = !ret;
 	}
 	return ret;
 }

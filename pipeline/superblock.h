@@ -23,9 +23,10 @@ struct superblock_info {
 	uint64_t features;
 	uint8_t uuid[SUPERBLOCK_UUID];
 	enum cipher_suite suite;
-	uint32_t page_size; /* of the index, bytes */
-	int64_t created;    /* seconds since the epoch */
-	unsigned slots;     /* in use */
+	uint32_t page_size;   /* of the index, bytes */
+	int64_t created;      /* seconds since the epoch */
+	uint32_t index_epoch; /* of the master key that the index is sealed under */
+	unsigned slots;       /* in use */
 	struct {
 		unsigned number, type; /* type 1: passphrase */
 		struct superblock_kdf kdf;
@@ -34,10 +35,13 @@ struct superblock_info {
 
 struct superblock;
 
-/* Writes a new superblock with one passphrase slot to an empty STORE. -EEXIST if there is one. suite may be
- * CIPHER_AUTO. -ENOMEM with a text when the machine is too small for the cost. */
-int superblock_create(struct io *io, enum cipher_suite suite, uint32_t page_size, struct superblock_kdf kdf,
-                      const void *pass, size_t pass_len, struct err *e) MUST_CHECK;
+/* A new superblock with one passphrase slot, in memory, and its keys, for a STORE that has none (-EEXIST). suite may be
+ * CIPHER_AUTO. -ENOMEM with a text when the machine is too small for the cost. Both are the caller's to free. */
+int superblock_new(struct io *io, enum cipher_suite suite, uint32_t page_size, struct superblock_kdf kdf,
+                   const void *pass, size_t pass_len, struct superblock **out, struct keyring **keyring,
+                   struct err *e) MUST_CHECK;
+/* Writes what superblock_new made, durably, .bak first; a failure leaves neither file. */
+int superblock_write(struct io *io, struct superblock *sb, struct err *e) MUST_CHECK;
 
 /* Reads superblock, or superblock.bak where the first is missing or damaged. -ENOENT: not a store. -EPROTONOSUPPORT:
  * a newer format or an unknown required feature. -EBADMSG: both damaged. Free with superblock_free. */

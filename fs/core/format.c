@@ -111,10 +111,30 @@ static int remove_index(struct io *io)
 	return ret == -ENOENT ? 0 : ret;
 }
 
+/* Everything but the superblock. */
+static int make_files(struct io *io, const struct core_format *f, struct err *e)
+{
+	int ret = make_dir(io, "segments");
+
+	if (!ret)
+		ret = make_dir(io, "quarantine");
+	if (!ret)
+		ret = remove_index(io);
+	if (!ret)
+		ret = io_replace_file(io, "README", readme, sizeof(readme) - 1);
+	if (!ret)
+		ret = make_reserve(io);
+	if (!ret)
+		ret = index_create(io, PAGE_SIZE_DEFAULT, e);
+	return ret ? ret : make_root(io, f, e);
+}
+
 int core_format(struct io *io, const struct core_format *f, const void *pass, size_t pass_len, struct err *e)
 {
 	struct format_scan scan = {0};
 	struct superblock_kdf kdf = {f->kdf_ops, f->kdf_mem};
+	struct superblock *sb = NULL;
+	struct keyring *k = NULL;
 	int ret = keys_init(e);
 
 	if (ret)
@@ -126,23 +146,16 @@ int core_format(struct io *io, const struct core_format *f, const void *pass, si
 		return err_set(e, -EEXIST, ERR_USAGE, "the directory is an apfs store already");
 	if (scan.foreign)
 		return err_set(e, -ENOTEMPTY, ERR_USAGE, "the directory is not empty");
-	ret = make_dir(io, "segments");
-	if (!ret)
-		ret = make_dir(io, "quarantine");
-	if (!ret)
-		ret = remove_index(io);
-	if (!ret)
-		ret = io_replace_file(io, "README", readme, sizeof(readme) - 1);
-	if (!ret)
-		ret = make_reserve(io);
-	if (!ret)
-		ret = index_create(io, PAGE_SIZE_DEFAULT, e);
-	if (!ret)
-		ret = make_root(io, f, e);
+	ret = superblock_new(io, (enum cipher_suite)f->suite, PAGE_SIZE_DEFAULT, kdf, pass, pass_len, &sb, &k, e);
+	if (ret)
+		return ret;
+	ret = make_files(io, f, e);
 	/* The superblock comes last: with it, the store is whole. */
 	if (!ret)
-		ret = superblock_create(io, (enum cipher_suite)f->suite, PAGE_SIZE_DEFAULT, kdf, pass, pass_len, e);
+		ret = superblock_write(io, sb, e);
 	if (!ret)
 		ret = io_sync_dir(io, "");
+	keyring_free(k);
+	superblock_free(sb);
 	return ret ? err_set(e, ret, ERR_IO, "the store could not be made: %s", strerror(-ret)) : 0;
 }

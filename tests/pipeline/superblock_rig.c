@@ -100,14 +100,29 @@ void sbrig_remove(void)
 	assert_true((!a || a == -ENOENT) && (!b || b == -ENOENT));
 }
 
+int sbrig_make(enum cipher_suite suite, uint32_t page_size, struct superblock_kdf kdf, const char *pass, size_t len,
+               struct err *e)
+{
+	struct superblock *sb;
+	struct keyring *k;
+	int ret = superblock_new(sbrig_io, suite, page_size, kdf, pass, len, &sb, &k, e);
+
+	if (ret)
+		return ret;
+	assert_int_equal(superblock_info(sb)->index_epoch, 1);
+	ret = superblock_write(sbrig_io, sb, e);
+	keyring_free(k);
+	superblock_free(sb);
+	return ret;
+}
+
 void sbrig_create(uint8_t *image)
 {
 	struct err e;
 
 	sbrig_remove();
 	err_reset(&e);
-	assert_int_equal(superblock_create(sbrig_io, CIPHER_XCHACHA20_POLY1305, 4096, sbrig_cheap, PASS, PASS_LEN, &e),
-	                 0);
+	assert_int_equal(sbrig_make(CIPHER_XCHACHA20_POLY1305, 4096, sbrig_cheap, PASS, PASS_LEN, &e), 0);
 	sbrig_load("superblock", image);
 }
 

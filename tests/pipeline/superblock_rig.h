@@ -34,6 +34,9 @@ extern const struct superblock_kdf sbrig_cheap;
 int sbrig_set_up(void **state);
 int sbrig_tear_down(void **state);
 
+/* superblock_new and superblock_write. */
+int sbrig_make(enum cipher_suite suite, uint32_t page_size, struct superblock_kdf kdf, const char *pass, size_t len,
+               struct err *e) MUST_CHECK;
 /* A new superblock, and its image. */
 void sbrig_create(uint8_t *image);
 /* Both copies, whether they are there or not. */

@@ -19,7 +19,7 @@ static void test_create(void **state)
 	sbrig_load("superblock.bak", bak);
 	assert_memory_equal(image, bak, SIZE);
 	err_reset(&e);
-	assert_int_equal(superblock_create(sbrig_io, CIPHER_AUTO, 4096, sbrig_cheap, PASS, PASS_LEN, &e), -EEXIST);
+	assert_int_equal(sbrig_make(CIPHER_AUTO, 4096, sbrig_cheap, PASS, PASS_LEN, &e), -EEXIST);
 	assert_int_equal(sbrig_open(&sb), 0);
 	info = superblock_info(sb);
 	assert_int_equal(info->version, 1);
@@ -74,8 +74,7 @@ static void test_create_refuses(void **state)
 	sbrig_remove();
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		err_reset(&e);
-		assert_int_equal(superblock_create(sbrig_io, table[i].suite, table[i].page, table[i].kdf, "abc",
-		                                   table[i].pass_len, &e),
+		assert_int_equal(sbrig_make(table[i].suite, table[i].page, table[i].kdf, "abc", table[i].pass_len, &e),
 		                 table[i].ret);
 		assert_int_equal(e.code, table[i].ret);
 	}
@@ -90,7 +89,7 @@ static void test_default_cost(void **state)
 
 	(void)state;
 	sbrig_remove();
-	assert_int_equal(superblock_create(sbrig_io, CIPHER_AUTO, 8192, none, PASS, PASS_LEN, NULL), 0);
+	assert_int_equal(sbrig_make(CIPHER_AUTO, 8192, none, PASS, PASS_LEN, NULL), 0);
 	assert_int_equal(sbrig_open(&sb), 0);
 	assert_int_equal(superblock_info(sb)->slot[0].kdf.ops, 3);
 	assert_int_equal(superblock_info(sb)->slot[0].kdf.mem, 256 << 20);
@@ -239,8 +238,7 @@ static void test_write_fails(void **state)
 		sbrig_remove();
 		sbrig_io->ops = &failing;
 		fail_path = paths[i];
-		assert_int_equal(superblock_create(sbrig_io, CIPHER_AUTO, 4096, sbrig_cheap, PASS, PASS_LEN, NULL),
-		                 -ENOSPC);
+		assert_int_equal(sbrig_make(CIPHER_AUTO, 4096, sbrig_cheap, PASS, PASS_LEN, NULL), -ENOSPC);
 		assert_int_equal(sbrig_open(&sb), -ENOENT); /* nothing is in the way of another try */
 		fail_path = NULL;
 		sbrig_create(image);

@@ -18,6 +18,7 @@ static void test_format(void **state)
 	assert_int_equal(sbrig_get(image + 48, 4), CIPHER_XCHACHA20_POLY1305);
 	assert_int_equal(sbrig_get(image + 52, 4), 4096);
 	assert_int_equal(sbrig_get(image + 64, 4), 1);
+	assert_int_equal(sbrig_get(image + 68, 4), 1);
 	assert_int_equal(sbrig_get(image + 72, 8), 1);
 	assert_memory_equal(image + 80, zero, SLOTS - 80);
 	assert_memory_equal(image + SLOTS + 208, zero, MASTERS - SLOTS - 208);
@@ -47,7 +48,7 @@ static const struct {
 } example[] = {
     {0, "617066732d73620a010000000020000000000000000000000000000000000000"},
     {32, "9d6df8b30de44d2e8a3399b685066d8a0100000000100000de4a056b00000000"},
-    {64, "01000000000000000100000000000000"},
+    {64, "01000000010000000100000000000000"},
     {512, "010000000100000001000000000000000000800000000000ae930d5e55b65e61"},
     {544, "37c0b1ce49f58eb63d0e2dfd0e34851ac0d3d3a1caa8cfe05a1c021c34686f31"},
     {576, "11ad89c769de4bfd000000000000000000000000000000000000000000000000"},
@@ -58,8 +59,8 @@ static const struct {
     {4608, "0100000000000000de4a056b0000000008a233b39891005612e12060ca96e94d"},
     {4640, "43d4c70512e209a63a1a1e9058c3d2d6ef6e91892517bd63d6e95d80325a7e34"},
     {4672, "47ea7cc68020c0ae6410dc9fc7e3699a4107acf49ac38243"},
-    {8128, "9e161ad133c600a64337a86dae06a372b42c3ead16507b4794a17f4eef87a8c8"},
-    {8160, "15e0ebd7d1b24e1808cb2f0938200a9a8c7ac58727ed0d8ccc254457a9c3548e"},
+    {8128, "2d129a72ecbc7c7c197d20ae32ad00043dfebeae6d8311d36be5426e2aced3d4"},
+    {8160, "9f98ef07cc23cf65fb018366b59e73ec441403cb071c67027f68aa66b91fd054"},
 };
 
 static void test_example(void **state)
