@@ -9,8 +9,9 @@ static const struct {
 	const char *what, *sql;
 } findings[] = {
     {"chunk counts other than its extents",
-     "SELECT c.id FROM chunk c LEFT JOIN (SELECT chunk, count(*) AS n FROM extent GROUP BY chunk) x ON x.chunk = c.id "
-     "WHERE c.refs IS NOT coalesce(x.n, 0) LIMIT 1"},
+     "SELECT c.id FROM chunk c LEFT JOIN (SELECT chunk, count(*) AS n, sum(len) AS mapped FROM extent GROUP BY chunk) "
+     "x "
+     "ON x.chunk = c.id WHERE c.refs IS NOT coalesce(x.n, 0) OR c.mapped IS NOT coalesce(x.mapped, 0) LIMIT 1"},
     {"extents of a chunk that has no row, in inode",
      "SELECT ino FROM extent WHERE chunk NOT IN (SELECT id FROM chunk) LIMIT 1"},
     {"extent beyond the end of its chunk, in inode",
@@ -19,7 +20,8 @@ static const struct {
      "SELECT ino FROM (SELECT ino, off, lag(off + len, 1, 0) OVER (PARTITION BY ino ORDER BY off) AS before "
      "FROM extent) WHERE off < before LIMIT 1"},
     {"segment counts other than its chunks",
-     "SELECT s.id FROM segment s LEFT JOIN (SELECT segment, count(*) AS n, sum(stored_len) AS live FROM chunk "
+     "SELECT s.id FROM segment s LEFT JOIN (SELECT segment, count(*) AS n, "
+     "sum((stored_len * min(mapped, plain_len) + plain_len - 1) / plain_len) AS live FROM chunk "
      "WHERE refs > 0 GROUP BY segment) c ON c.segment = s.id "
      "WHERE s.chunks IS NOT coalesce(c.n, 0) OR s.live IS NOT coalesce(c.live, 0) LIMIT 1"},
     {"chunk in a segment that has no row",
@@ -101,7 +103,7 @@ int index_totals(struct index *ix, struct index_totals *out)
 	static const char sql[] =
 	    "SELECT (SELECT count(*) FROM inode), (SELECT count(*) FROM chunk), (SELECT count(*) FROM segment),"
 	    " (SELECT coalesce(sum(len), 0) FROM extent), (SELECT coalesce(sum(total), 0) FROM segment),"
-	    " (SELECT coalesce(sum(live), 0) FROM segment),"
+	    " (SELECT coalesce(sum(live), 0) FROM segment WHERE state <> 3),"
 	    " (SELECT coalesce(sum(length(data)), 0) FROM inline_chunk)";
 
 	SCOPED_LOCK(&ix->lock);

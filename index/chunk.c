@@ -44,33 +44,25 @@ static void chunk_bind(sqlite3_stmt *st, const struct index_chunk *c)
 /* The chunk has a row already: it moves, with its extents. */
 static int chunk_move(struct index *ix, const struct index_chunk *c)
 {
-	uint64_t refs, segment, stored;
-	bool was_inline;
+	struct count_row old;
+	int ret = count_row_get(ix, c->id, &old);
 
-	{
-		SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_COUNT_GET);
-		if (!st)
-			return index_error(ix);
-		stmt_bind(st, 1, c->id);
-		int ret = stmt_row(ix, st);
-		if (ret <= 0)
-			return ret ? ret : -EIO;
-		refs = stmt_u64(st, 0);
-		segment = stmt_u64(st, 1);
-		stored = stmt_u64(st, 2);
-		was_inline = stmt_u64(st, 3) != 0;
-	}
-	if (refs) {
-		int ret = count_segment(ix, segment, -(int64_t)stored, -1);
+	if (ret <= 0)
+		return ret ? ret : -EIO;
+	ret = 0;
+	if (old.refs) {
+		ret =
+		    count_segment(ix, old.segment, -(int64_t)count_live(old.mapped, old.stored_len, old.plain_len), -1);
 		if (!ret)
-			ret = count_segment(ix, c->segment, c->stored_len, 1);
+			ret = count_segment(ix, c->segment,
+			                    (int64_t)count_live(old.mapped, c->stored_len, c->plain_len), 1);
 		if (ret)
 			return index_fail(ix, ret);
 	}
 	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_MOVE);
 	chunk_bind(st, c);
-	int ret = stmt_run(ix, st);
-	if (ret || !was_inline || c->inline_data)
+	ret = stmt_run(ix, st);
+	if (ret || !old.is_inline || c->inline_data)
 		return ret;
 	st = stmt_get(ix, STMT_INLINE_DELETE);
 	stmt_bind(st, 1, c->id);

@@ -1,6 +1,7 @@
 /*
- * How many extents each chunk has. Random overwrites change the counts of the same few chunks again and again, so the
- * changes gather here and reach chunk.refs, segment.live and segment.chunks once a transaction.
+ * How many extents each chunk has, and how many bytes they map. Random overwrites change the counts of the same few
+ * chunks again and again, so the changes gather here and reach chunk.refs, chunk.mapped, segment.live and
+ * segment.chunks once a transaction.
  */
 #define HASH_NONFATAL_OOM 1
 
@@ -14,7 +15,7 @@
 
 struct count {
 	uint64_t chunk;
-	int64_t extents;
+	int64_t extents, mapped;
 	bool put;
 	UT_hash_handle hh;
 };
@@ -44,9 +45,10 @@ struct count *count_get(struct index *ix, uint64_t chunk)
 	return c;
 }
 
-void count_add(struct count *c, int64_t extents)
+void count_add(struct count *c, int64_t extents, int64_t mapped)
 {
 	c->extents += extents;
+	c->mapped += mapped;
 }
 
 void count_put(struct count *c)
@@ -75,13 +77,15 @@ int count_segment(struct index *ix, uint64_t segment, int64_t live, int64_t chun
 	return 0;
 }
 
-struct chunk_row {
-	uint64_t refs, segment, stored_len;
-	bool is_inline;
-};
+/* The stored bytes that a chunk is worth: those of its plaintext that extents map, as if all compressed alike. */
+uint64_t count_live(uint64_t mapped, uint32_t stored_len, uint32_t plain_len)
+{
+	if (mapped >= plain_len)
+		return mapped ? stored_len : 0;
+	return (stored_len * mapped + plain_len - 1) / plain_len;
+}
 
-/* 1 and the row, or 0 when there is none. */
-static int chunk_row_get(struct index *ix, uint64_t chunk, struct chunk_row *row)
+int count_row_get(struct index *ix, uint64_t chunk, struct count_row *row)
 {
 	SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_COUNT_GET);
 
@@ -90,11 +94,16 @@ static int chunk_row_get(struct index *ix, uint64_t chunk, struct chunk_row *row
 	stmt_bind(st, 1, chunk);
 	int ret = stmt_row(ix, st);
 	if (ret > 0)
-		*row = (struct chunk_row){stmt_u64(st, 0), stmt_u64(st, 1), stmt_u64(st, 2), stmt_u64(st, 3) != 0};
+		*row = (struct count_row){.refs = stmt_u64(st, 0),
+		                          .mapped = stmt_u64(st, 1),
+		                          .segment = stmt_u64(st, 2),
+		                          .stored_len = stmt_u32(st, 3),
+		                          .plain_len = stmt_u32(st, 4),
+		                          .is_inline = stmt_u64(st, 5) != 0};
 	return ret;
 }
 
-static int chunk_delete(struct index *ix, uint64_t chunk, const struct chunk_row *row)
+static int chunk_delete(struct index *ix, uint64_t chunk, const struct count_row *row)
 {
 	if (row->is_inline) {
 		sqlite3_stmt *data = stmt_get(ix, STMT_INLINE_DELETE);
@@ -108,13 +117,18 @@ static int chunk_delete(struct index *ix, uint64_t chunk, const struct chunk_row
 	int ret = stmt_run(ix, st);
 	if (ret || !row->refs)
 		return ret;
-	return count_segment(ix, row->segment, -(int64_t)row->stored_len, -1);
+	return count_segment(ix, row->segment, -(int64_t)count_live(row->mapped, row->stored_len, row->plain_len), -1);
+}
+
+static bool plausible(uint64_t count, int64_t change)
+{
+	return count <= INT64_MAX && (change >= 0 || (uint64_t)-change <= count);
 }
 
 static int count_apply(struct index *ix, const struct count *c, struct err *e)
 {
-	struct chunk_row row = {0};
-	int ret = chunk_row_get(ix, c->chunk, &row);
+	struct count_row row = {0};
+	int ret = count_row_get(ix, c->chunk, &row);
 
 	if (ret < 0)
 		return err_set(e, ret, ERR_INDEX, "reading chunk %" PRIu64 ": %s", c->chunk, err_text(NULL, ret));
@@ -124,23 +138,27 @@ static int count_apply(struct index *ix, const struct count *c, struct err *e)
 			               c->chunk);
 		return 0; /* the row is lost: nothing to count any more */
 	}
-	if (row.refs > INT64_MAX || (c->extents < 0 && (uint64_t)-c->extents > row.refs)) {
+	if (!plausible(row.refs, c->extents) || !plausible(row.mapped, c->mapped)) {
 		log_error("index: chunk %" PRIu64 " counts %" PRIu64 " extents, of which %" PRId64 " went", c->chunk,
 		          row.refs, -c->extents);
 		return err_set(e, -EIO, ERR_FORMAT, "the index miscounts the extents of chunk %" PRIu64, c->chunk);
 	}
-	uint64_t refs = row.refs + (uint64_t)c->extents;
+	uint64_t refs = row.refs + (uint64_t)c->extents, mapped = row.mapped + (uint64_t)c->mapped;
 	if (!refs)
 		return chunk_delete(ix, c->chunk, &row);
-	if (refs == row.refs)
+	if (refs == row.refs && mapped == row.mapped)
 		return 0;
 	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_COUNT_SET);
 	stmt_bind(st, 1, c->chunk);
 	stmt_bind(st, 2, refs);
+	stmt_bind(st, 3, mapped);
 	ret = stmt_run(ix, st);
-	if (!ret && !row.refs)
-		ret = count_segment(ix, row.segment, (int64_t)row.stored_len, 1);
-	return ret;
+	if (ret)
+		return ret;
+	return count_segment(ix, row.segment,
+	                     (int64_t)count_live(mapped, row.stored_len, row.plain_len) -
+	                         (int64_t)count_live(row.mapped, row.stored_len, row.plain_len),
+	                     !row.refs);
 }
 
 static int segment_apply(struct index *ix, const struct segment_count *s, struct err *e)
@@ -163,7 +181,7 @@ int counts_apply(struct index *ix, struct err *e)
 	int ret = 0;
 
 	for (struct count *c = ix->counts; c && !ret; c = c->hh.next) {
-		if (c->extents || c->put)
+		if (c->extents || c->mapped || c->put)
 			ret = count_apply(ix, c, e);
 	}
 	for (struct segment_count *s = ix->segment_counts; s && !ret; s = s->hh.next)

@@ -164,9 +164,10 @@ int chunk_read(sqlite3_stmt *st, int column, struct index_chunk *out) MUST_CHECK
 /* --- counts (count.c) --------------------------------------------------------------------------------------------- */
 
 struct count;
-/* The pending change of a chunk's number of extents, made if there is none yet; NULL without memory. */
+/* The pending change of a chunk's number of extents and of the bytes that they map, made if there is none yet; NULL
+ * without memory. */
 struct count *count_get(struct index *ix, uint64_t chunk) MUST_CHECK;
-void count_add(struct count *c, int64_t extents);
+void count_add(struct count *c, int64_t extents, int64_t mapped);
 /* A chunk row was put: unless it has extents by the next commit it is removed again. */
 void count_put(struct count *c);
 /* Adds to the pending change of a segment's live bytes and chunks. */
@@ -174,6 +175,16 @@ int count_segment(struct index *ix, uint64_t segment, int64_t live, int64_t chun
 /* Writes all pending changes; removes chunks without extents. */
 int counts_apply(struct index *ix, struct err *e) MUST_CHECK;
 void counts_free(struct index *ix);
+
+struct count_row {
+	uint64_t refs, mapped, segment;
+	uint32_t stored_len, plain_len;
+	bool is_inline;
+};
+/* A chunk's row without pending changes: 1, 0 when there is none, or -errno. */
+int count_row_get(struct index *ix, uint64_t chunk, struct count_row *row) MUST_CHECK;
+/* What a chunk adds to segment.live. */
+uint64_t count_live(uint64_t mapped, uint32_t stored_len, uint32_t plain_len);
 
 /* --- opening and committing --------------------------------------------------------------------------------------- */
 

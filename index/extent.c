@@ -164,12 +164,20 @@ static int span_reserve_counts(struct index *ix, const struct span *s, const str
 	return x->chunk && !count_get(ix, x->chunk) ? -ENOMEM : 0;
 }
 
-static void count_change(struct index *ix, uint64_t chunk, int64_t extents)
+static void count_change(struct index *ix, uint64_t chunk, int64_t extents, int64_t mapped)
 {
 	struct count *c = count_get(ix, chunk);
 
 	if (c)
-		count_add(c, extents);
+		count_add(c, extents, mapped);
+}
+
+/* Bytes of x in [from, to), which it overlaps. */
+static int64_t overlap(const struct index_extent *x, uint64_t from, uint64_t to)
+{
+	uint64_t start = x->off > from ? x->off : from, end = end_of(x) < to ? end_of(x) : to;
+
+	return (int64_t)(end - start);
 }
 
 /* Puts x, whose range is [from, to) or, for what lies above to, already free, in the place of the span of [from, to).
@@ -199,8 +207,8 @@ static int span_replace(struct index *ix, uint64_t ino, uint64_t from, uint64_t 
 		ret = extent_set_length(ix, ino, before->off, before_len + x->len);
 	else if (cut)
 		ret = extent_set_length(ix, ino, before->off, before_len);
-	for (size_t i = 0; i < inside; i++)
-		count_change(ix, s->x[i].chunk, -1);
+	for (size_t i = 0; i < s->n; i++)
+		count_change(ix, s->x[i].chunk, i < inside ? -1 : 0, -overlap(&s->x[i], from, to));
 	if (!ret && in_place && inside > 1)
 		ret = extent_delete(ix, ino, s->x[inside - 2].off, to, inside - 1);
 	else if (!ret && !in_place && inside)
@@ -209,11 +217,12 @@ static int span_replace(struct index *ix, uint64_t ino, uint64_t from, uint64_t 
 		struct index_extent rest = {to, end_of(high) - to, high->chunk,
 		                            high->chunk_off + (uint32_t)(to - high->off)};
 		ret = extent_insert(ix, ino, &rest);
-		count_change(ix, rest.chunk, 1);
+		count_change(ix, rest.chunk, 1, 0);
 	}
-	if (!ret && x->chunk && !join) {
-		ret = in_place ? extent_remap(ix, ino, x) : extent_insert(ix, ino, x);
-		count_change(ix, x->chunk, 1);
+	if (!ret && x->chunk) {
+		if (!join)
+			ret = in_place ? extent_remap(ix, ino, x) : extent_insert(ix, ino, x);
+		count_change(ix, x->chunk, !join, (int64_t)x->len);
 	}
 	return ret;
 }

@@ -69,7 +69,7 @@ struct index_inode {
 	uint32_t mode, nlink, uid, gid, rdev, flags;
 	uint64_t size;   /* bytes; a symlink's: its target's length; a directory's: its number of entries */
 	uint64_t blocks; /* estimate of 512-byte units stored */
-	uint64_t parent; /* of a directory; 0 otherwise */
+	uint64_t parent; /* of a directory; else where its last name was made, 0 if unknown: a hint */
 	uint64_t generation;
 	struct clock_time atime, mtime, ctime, btime;
 };
@@ -165,8 +165,8 @@ struct index_segment {
 	uint32_t epoch;
 	enum index_segment_state state;
 	uint64_t total;  /* bytes of the file */
-	uint64_t live;   /* stored bytes of chunks that have extents: kept by index_commit */
-	uint64_t chunks; /* such chunks: kept by index_commit */
+	uint64_t live;   /* stored bytes that extents map, estimated: kept by index_commit (docs/FORMAT.md) */
+	uint64_t chunks; /* with extents: kept by index_commit */
 	uint8_t header[128];
 	size_t header_len;
 };
@@ -184,7 +184,7 @@ int index_segment_empty(struct index *ix, struct index_segment *out, size_t max,
 struct index_totals {
 	uint64_t inodes, chunks, segments;
 	uint64_t logical;      /* bytes that extents map */
-	uint64_t stored, live; /* bytes of segments; of chunks that have extents */
+	uint64_t stored, live; /* bytes of segment files; those that extents map */
 	uint64_t inline_bytes;
 };
 /* Reads whole tables: for `apfs info`, not for statfs. */

@@ -57,12 +57,12 @@ static const char *const sql[STMT_COUNT] = {
     [STMT_EXTENT_DELETE] = "DELETE FROM extent WHERE ino = ?1 AND off = ?2",
     [STMT_EXTENT_DELETE_RANGE] = "DELETE FROM extent WHERE ino = ?1 AND off >= ?2 AND off < ?3",
 
-    [STMT_CHUNK_INSERT] = "INSERT INTO chunk VALUES(?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    [STMT_CHUNK_INSERT] = "INSERT INTO chunk VALUES(?1, 0, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [STMT_CHUNK_MOVE] = "UPDATE chunk SET segment = ?2, offset = ?3, stored_len = ?4, plain_len = ?5, data_start = ?6, "
 			"sequence = ?7, inlined = ?8, frames = ?9 WHERE id = ?1",
     [STMT_CHUNK_GET] = "SELECT " CHUNK " FROM chunk c WHERE id = ?1",
-    [STMT_CHUNK_COUNT_GET] = "SELECT refs, segment, stored_len, inlined FROM chunk WHERE id = ?1",
-    [STMT_CHUNK_COUNT_SET] = "UPDATE chunk SET refs = ?2 WHERE id = ?1",
+    [STMT_CHUNK_COUNT_GET] = "SELECT refs, mapped, segment, stored_len, plain_len, inlined FROM chunk WHERE id = ?1",
+    [STMT_CHUNK_COUNT_SET] = "UPDATE chunk SET refs = ?2, mapped = ?3 WHERE id = ?1",
     [STMT_CHUNK_DELETE] = "DELETE FROM chunk WHERE id = ?1",
     [STMT_CHUNK_OF_FILE] =
 	"SELECT " CHUNK " FROM chunk c WHERE c.id IN (SELECT chunk FROM extent WHERE ino = ?1) ORDER BY c.id",

@@ -204,7 +204,7 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 		ret = S_ISLNK(mode) ? 0 : acl_inherit(c, &dir->attr, a.ino, cred->umask, &a.mode, &xattrs);
 	}
 	a.flags = xattrs ? INDEX_INODE_XATTRS : 0;
-	a.parent = S_ISDIR(mode) ? parent : 0;
+	a.parent = parent;
 	if (!ret && target) {
 		a.size = strlen(target);
 		ret = index_symlink_put(c->index, a.ino, target, a.size);
@@ -308,6 +308,7 @@ int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, s
 		dir_changed(c, dir, 1, 0);
 		SCOPED_LOCK(&n->lock);
 		n->attr.nlink++;
+		n->attr.parent = parent;
 		n->attr.ctime = core_now(c);
 		node_touch(c, n);
 		node_attr(n, out);

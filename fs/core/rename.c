@@ -72,8 +72,7 @@ static void moved(struct core *c, struct node *n, const struct node *dir)
 {
 	SCOPED_LOCK(&n->lock);
 
-	if (S_ISDIR(n->attr.mode))
-		n->attr.parent = dir->ino;
+	n->attr.parent = dir->ino;
 	n->attr.ctime = core_now(c);
 	node_touch(c, n);
 }

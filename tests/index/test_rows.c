@@ -325,6 +325,50 @@ static void test_chunk(void **state)
 	io_free(io);
 }
 
+static uint64_t live_of(struct index *ix, uint64_t id)
+{
+	struct index_segment s;
+	size_t n;
+
+	commit_index(ix);
+	ok(index_check(ix, &ok_err));
+	assert_int_equal(index_segment_list(ix, id - 1, &s, 1, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(s.id, id);
+	return s.live;
+}
+
+/* What is mapped of a chunk of 1 MiB in 1,000 bytes, and how much of the segment that is. */
+static void test_live(void **state)
+{
+	struct io *io;
+	struct index *ix = new_index(&io);
+	struct index_inode in = some_inode(3, 0);
+	struct index_extent whole = {0, 1 << 20, 7, 0}, part = {1 << 20, 1 << 19, 7, 0}, hole = {.len = 1 << 19};
+
+	(void)state;
+	put_chunk(ix, 7);
+	assert_int_equal(index_inode_put(ix, &in), 0);
+	assert_int_equal(index_extent_set(ix, 3, &whole), 0);
+	assert_int_equal(live_of(ix, 1), 1000);
+	/* Mapped again: it cannot be worth more than it is. */
+	assert_int_equal(index_extent_set(ix, 3, &part), 0);
+	assert_int_equal(live_of(ix, 1), 1000);
+	assert_int_equal(index_extent_set(ix, 3, &hole), 0);
+	assert_int_equal(live_of(ix, 1), 1000);
+	hole.off = 1 << 19;
+	assert_int_equal(index_extent_set(ix, 3, &hole), 0);
+	assert_int_equal(live_of(ix, 1), 500);
+	/* The middle of an extent goes, without one going. */
+	hole = (struct index_extent){(1 << 20) + 1, (1 << 19) - 2, 0, 0};
+	assert_int_equal(index_extent_set(ix, 3, &hole), 0);
+	assert_int_equal(live_of(ix, 1), 1);
+	assert_int_equal(index_inode_delete(ix, 3), 0);
+	assert_int_equal(live_of(ix, 1), 0);
+	close_index(ix);
+	io_free(io);
+}
+
 static void test_inline_chunk(void **state)
 {
 	struct io *io;
@@ -505,13 +549,13 @@ static void test_check(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_inode),        cmocka_unit_test(test_inode_delete_takes_all),
-	    cmocka_unit_test(test_symlink),      cmocka_unit_test(test_dirent),
-	    cmocka_unit_test(test_names),        cmocka_unit_test(test_xattr),
-	    cmocka_unit_test(test_meta),         cmocka_unit_test(test_chunk),
-	    cmocka_unit_test(test_inline_chunk), cmocka_unit_test(test_segment),
-	    cmocka_unit_test(test_file_chunks),  cmocka_unit_test(test_dangling),
-	    cmocka_unit_test(test_check),
+	    cmocka_unit_test(test_inode),    cmocka_unit_test(test_inode_delete_takes_all),
+	    cmocka_unit_test(test_symlink),  cmocka_unit_test(test_dirent),
+	    cmocka_unit_test(test_names),    cmocka_unit_test(test_xattr),
+	    cmocka_unit_test(test_meta),     cmocka_unit_test(test_chunk),
+	    cmocka_unit_test(test_live),     cmocka_unit_test(test_inline_chunk),
+	    cmocka_unit_test(test_segment),  cmocka_unit_test(test_file_chunks),
+	    cmocka_unit_test(test_dangling), cmocka_unit_test(test_check),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
