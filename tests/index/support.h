@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "index/index.h"
-#include "tests/index/sim_io.h"
+#include "tests/sim/sim.h"
 
 #define PAGE 4096
 
