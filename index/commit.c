@@ -5,31 +5,11 @@
 #include <errno.h>
 
 /* Pages of file space that deletions left free are given back once they are this many and a quarter of the file. */
-#define FREE_PAGES 1024
-
-int transaction_begin(struct index *ix)
-{
-	int ret = stmt_run(ix, stmt_get(ix, STMT_BEGIN));
-
-	if (ret)
-		return index_fail(ix, ret);
-	ix->changes = sqlite3_total_changes64(ix->db);
-	atomic_store(&ix->pending, 0);
-	return 0;
-}
-
-/* An upper bound of what COMMIT will write: no more pages than are cached, and no more than the changed rows touch,
- * each in a few trees with a few levels and splits. */
-static uint64_t commit_bound(struct index *ix, uint64_t changes)
-{
-	uint64_t page = ix->page_size, pages = 16 + 12 * changes;
-	int used = 0, peak;
-
-	if (sqlite3_db_status(ix->db, SQLITE_DBSTATUS_CACHE_USED, &used, &peak, 0) == SQLITE_OK &&
-	    pages > (uint64_t)used / page + 16)
-		pages = (uint64_t)used / page + 16;
-	return pages * (page + INDEX_FRAME_HEADER);
-}
+#define FREE_PAGES   1024
+#define COMMIT_PAGES 16u  /* that any commit may change */
+#define ROWS_A_PAGE  20u  /* extents or inodes, at least */
+#define VACUUM_PAGES 128u /* moved at a time, as the statement says */
+#define MAPPED_PAGES 512u /* that a page of the map of pointers tells of, at least */
 
 static int pragma_number(struct index *ix, enum stmt which, uint64_t *value)
 {
@@ -44,8 +24,64 @@ static int pragma_number(struct index *ix, enum stmt which, uint64_t *value)
 	return 0;
 }
 
-/* Moves pages from the end of the file to free places before it, a bounded number at a time. */
-static int vacuum(struct index *ix)
+/* What the files lack of what has been committed. */
+static int owed_update(struct index *ix)
+{
+	uint64_t pages = 0, db = 0, wal = 0;
+	int ret = pragma_number(ix, STMT_PAGES, &pages);
+
+	if (ret)
+		return index_fail(ix, ret);
+	vfs_size(ix->vfs, &db, &wal);
+	atomic_store(&ix->pages, pages);
+	atomic_store(&ix->owed, pages * ix->page_size > db ? pages * ix->page_size - db : 0);
+	atomic_store(&ix->wal_room, vfs_wal_room(ix->vfs));
+	return 0;
+}
+
+int transaction_begin(struct index *ix)
+{
+	int ret = stmt_run(ix, stmt_get(ix, STMT_BEGIN));
+
+	if (ret)
+		return index_fail(ix, ret);
+	ix->changes = sqlite3_total_changes64(ix->db);
+	atomic_store(&ix->pending, 0);
+	return owed_update(ix);
+}
+
+static uint64_t frame_size(const struct index *ix)
+{
+	return ix->page_size + INDEX_FRAME_HEADER;
+}
+
+/* An upper bound of what COMMIT will write, in bytes: no more than these pages, and no more than are cached. */
+static uint64_t commit_bound(struct index *ix, uint64_t pages)
+{
+	uint64_t page = ix->page_size;
+	int used = 0, peak;
+
+	if (sqlite3_db_status(ix->db, SQLITE_DBSTATUS_CACHE_USED, &used, &peak, 0) == SQLITE_OK &&
+	    pages > (uint64_t)used / page + COMMIT_PAGES)
+		pages = (uint64_t)used / page + COMMIT_PAGES;
+	return pages * frame_size(ix);
+}
+
+/* Room for COMMIT in the WAL. Where it has to grow for that it grows by what is dirty, not by what is cached. */
+static int wal_reserve(struct index *ix, uint64_t pages)
+{
+	uint64_t bound = commit_bound(ix, pages);
+
+	if (bound > vfs_wal_room(ix->vfs)) {
+		(void)sqlite3_db_release_memory(ix->db);
+		bound = commit_bound(ix, pages);
+	}
+	return pages ? vfs_wal_reserve(ix->vfs, bound) : 0;
+}
+
+/* Moves pages from the end of the file to free places before it, a bounded number at a time, and only within what the
+ * WAL has room for already: giving space back must not need any. *touched: an upper bound of the pages changed. */
+static int vacuum(struct index *ix, uint64_t bound, uint64_t *touched)
 {
 	uint64_t unused = 0, pages = 0;
 	int ret = pragma_number(ix, STMT_FREE_PAGES, &unused);
@@ -53,8 +89,11 @@ static int vacuum(struct index *ix)
 	if (ret || unused < FREE_PAGES)
 		return ret;
 	ret = pragma_number(ix, STMT_PAGES, &pages);
-	if (ret || unused < pages / 4)
+	/* The page, the one that refers to it, the free list, and the map. */
+	uint64_t most = 3 * VACUUM_PAGES + pages / MAPPED_PAGES;
+	if (ret || unused < pages / 4 || bound + most * frame_size(ix) > vfs_wal_room(ix->vfs))
 		return ret;
+	*touched = most;
 	return stmt_run(ix, stmt_get(ix, STMT_VACUUM));
 }
 
@@ -76,11 +115,13 @@ int transaction_commit(struct index *ix, struct err *e)
 
 	if (ret)
 		return index_fail(ix, ret);
-	uint64_t changes = (uint64_t)(sqlite3_total_changes64(ix->db) - ix->changes);
-	ret = vacuum(ix);
+	uint64_t changes = (uint64_t)(sqlite3_total_changes64(ix->db) - ix->changes), moved = 0;
+	/* Each changed row touches a few trees, with a few levels and splits. */
+	uint64_t pages = changes ? COMMIT_PAGES + 12 * changes : 0;
+	ret = vacuum(ix, commit_bound(ix, pages), &moved);
 	if (ret)
 		return err_set(e, index_fail(ix, ret), ERR_INDEX, "vacuum: %s", err_text(NULL, ret));
-	ret = vfs_wal_reserve(ix->vfs, commit_bound(ix, changes));
+	ret = wal_reserve(ix, pages + moved);
 	if (ret == -ENOSPC || ret == -EDQUOT)
 		return err_set(e, ret, ERR_SPACE, "no space for the index's write-ahead log");
 	if (ret)
@@ -167,6 +208,18 @@ bool index_failed(const struct index *ix)
 size_t index_pending(const struct index *ix)
 {
 	return atomic_load(&ix->pending);
+}
+
+uint64_t index_owed(const struct index *ix, uint64_t rows)
+{
+	uint64_t pending = atomic_load(&ix->pending), room = atomic_load(&ix->wal_room);
+	/* A row to come changes a leaf in its table and one in an index; all of them no more than there are. */
+	uint64_t pages = 2 * rows, most = atomic_load(&ix->pages) + rows / ROWS_A_PAGE;
+
+	if (pages > most)
+		pages = most;
+	uint64_t wal = 2 * pending + (pages + COMMIT_PAGES) * frame_size(ix);
+	return atomic_load(&ix->owed) + pending + rows * ix->page_size / ROWS_A_PAGE + (wal > room ? wal - room : 0);
 }
 
 void index_size(struct index *ix, uint64_t *db, uint64_t *wal)

@@ -82,6 +82,9 @@ struct index {
 	uint64_t checkpoint_at; /* bytes of WAL in use */
 	uint64_t checkpoint_every;
 	atomic_size_t pending;
+	_Atomic uint64_t pages;    /* of the database as last committed */
+	_Atomic uint64_t owed;     /* bytes by which its file is shorter than that */
+	_Atomic uint64_t wal_room; /* bytes of the WAL that are allocated and free */
 	atomic_bool failed;
 };
 

@@ -50,6 +50,10 @@ bool index_failed(const struct index *ix);
 /* Bytes of pages that the open transaction has changed (an estimate): the caller commits early when they are many. */
 size_t index_pending(const struct index *ix);
 
+/* Bytes by which the index's files may still grow for what was written to it, and for this many rows of extents or
+ * inodes that are to be written before the next commit. An estimate that errs on the high side. Takes no lock. */
+uint64_t index_owed(const struct index *ix, uint64_t rows);
+
 /* PRAGMA integrity_check, counts and references between tables: 0 when clean, -EUCLEAN with the first finding
  * otherwise. Every inode must have been put. Sorts whole tables in memory, with the mutex held. */
 int index_check(struct index *ix, struct err *e) MUST_CHECK;

@@ -15,7 +15,7 @@ static const char *const sql[STMT_COUNT] = {
     [STMT_COMMIT] = "COMMIT",
     [STMT_FREE_PAGES] = "PRAGMA freelist_count",
     [STMT_PAGES] = "PRAGMA page_count",
-    [STMT_VACUUM] = "PRAGMA incremental_vacuum(1024)",
+    [STMT_VACUUM] = "PRAGMA incremental_vacuum(128)",
 
     [STMT_META_GET] = "SELECT value FROM meta WHERE key = ?1",
     [STMT_META_SET] = "REPLACE INTO meta VALUES(?1, ?2)",

@@ -45,7 +45,11 @@ int vfs_flush(struct vfs *v) MUST_CHECK;
 /* Bytes of the WAL in use since it was last restarted. */
 uint64_t vfs_wal_used(const struct vfs *v);
 
-/* Makes sure that `bytes` more can be written to the WAL without allocating. -ENOSPC leaves all as it was. */
+/* Bytes that can be written to the WAL without allocating. */
+uint64_t vfs_wal_room(const struct vfs *v);
+
+/* Makes sure that `bytes` more can be written to the WAL without allocating. After -ENOSPC the WAL may have grown by
+ * less. */
 int vfs_wal_reserve(struct vfs *v, uint64_t bytes) MUST_CHECK;
 
 /* Around a checkpoint. complete: every frame of the WAL is in the database file now. */

@@ -165,6 +165,13 @@ uint64_t vfs_wal_used(const struct vfs *v)
 	return v->wal_used;
 }
 
+uint64_t vfs_wal_room(const struct vfs *v)
+{
+	uint64_t size = atomic_load(&v->wal.size), used = v->wal_used + WAL_HEADER;
+
+	return size > used ? size - used : 0;
+}
+
 /* Writes zeroes to [from, to) of the WAL. */
 static int wal_fill(struct vfs *v, uint64_t from, uint64_t to)
 {
@@ -205,8 +212,9 @@ int vfs_wal_reserve(struct vfs *v, uint64_t bytes)
 
 	if (need > atomic_load(&v->wal.size)) {
 		int ret = wal_grow(v, (need + WAL_STEP - 1) / WAL_STEP * WAL_STEP);
-		if (ret == -ENOSPC)
-			ret = wal_grow(v, need);
+		/* The last space there is, some of it perhaps given up for this: not a byte more, and by writing it. */
+		if (ret == -ENOSPC || ret == -EDQUOT)
+			ret = wal_fill(v, atomic_load(&v->wal.size), need);
 		if (ret)
 			return ret;
 	}
@@ -244,7 +252,7 @@ int vfs_wal_prepare(struct vfs *v, bool recovered)
 		atomic_store(&v->wal.size, WAL_STEP);
 	}
 	ret = vfs_wal_reserve(v, WAL_SMALL);
-	if (ret)
+	if (ret && ret != -ENOSPC && ret != -EDQUOT) /* the commits will see */
 		return ret;
 	return io_sync_dir(v->io, "");
 }
