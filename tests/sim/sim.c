@@ -91,6 +91,10 @@ struct io *sim_clone(struct io *io)
 
 /* --- the end of every call that changes something ----------------------------------------------------------------- */
 
+/* Allocations of this file are not the tested program's. Only there where faults of allocations are linked. */
+__attribute__((weak)) void alloc_fault_pause(void);
+__attribute__((weak)) void alloc_fault_resume(void);
+
 struct call {
 	struct sim *s;
 	unsigned class;
@@ -99,6 +103,8 @@ struct call {
 
 static struct call call_begin(struct io *io, unsigned class, const char *path)
 {
+	if (alloc_fault_pause)
+		alloc_fault_pause();
 	(void)pthread_mutex_lock(&sim_of(io)->lock);
 	return (struct call){sim_of(io), class, path};
 }
@@ -112,6 +118,8 @@ static void call_end(struct call *c)
 	uint64_t number = s->number;
 
 	(void)pthread_mutex_unlock(&s->lock);
+	if (alloc_fault_resume)
+		alloc_fault_resume();
 	if (fn)
 		fn(arg, copy, number, c->class, c->path);
 }

@@ -1,0 +1,151 @@
+#include "tests/sim/alloc_fault.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static atomic_uint_fast64_t left; /* until the one that fails; 0: none armed */
+static atomic_uint_fast64_t count;
+static atomic_bool lasts, one_thread, hit, armed;
+static _Thread_local bool mine;
+static _Thread_local unsigned paused;
+
+void alloc_fault_arm(uint64_t nth, bool lasting, bool this_thread)
+{
+	atomic_store(&armed, false);
+	atomic_store(&left, nth);
+	atomic_store(&count, 0);
+	atomic_store(&lasts, lasting);
+	atomic_store(&one_thread, this_thread);
+	atomic_store(&hit, false);
+	mine = this_thread;
+	atomic_store(&armed, true);
+}
+
+bool alloc_fault_disarm(void)
+{
+	atomic_store(&armed, false);
+	mine = false;
+	return atomic_load(&hit);
+}
+
+uint64_t alloc_fault_count(void)
+{
+	return atomic_load(&count);
+}
+
+void alloc_fault_pause(void)
+{
+	paused++;
+}
+
+void alloc_fault_resume(void)
+{
+	paused--;
+}
+
+static bool fails(void)
+{
+	if (!atomic_load(&armed) || paused || (atomic_load(&one_thread) && !mine))
+		return false;
+	(void)atomic_fetch_add(&count, 1);
+	if (atomic_load(&hit))
+		return atomic_load(&lasts);
+	if (!atomic_load(&left) || atomic_fetch_sub(&left, 1) != 1)
+		return false;
+	atomic_store(&hit, true);
+	return true;
+}
+
+static bool fails_with_errno(void)
+{
+	bool yes = fails();
+
+	if (yes)
+		errno = ENOMEM;
+	return yes;
+}
+
+/* The linker sends calls of f to __wrap_f, and those of __real_f to f. NOLINTBEGIN(bugprone-reserved-identifier) */
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t size);
+void *__real_reallocarray(void *p, size_t n, size_t size);
+void *__real_aligned_alloc(size_t align, size_t size);
+int __real_posix_memalign(void **p, size_t align, size_t size);
+char *__real_strdup(const char *s);
+char *__real_strndup(const char *s, size_t n);
+void *__real_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off);
+void *__real_sodium_malloc(size_t size);
+int __real_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+void *__wrap_reallocarray(void *p, size_t n, size_t size);
+void *__wrap_aligned_alloc(size_t align, size_t size);
+int __wrap_posix_memalign(void **p, size_t align, size_t size);
+char *__wrap_strdup(const char *s);
+char *__wrap_strndup(const char *s, size_t n);
+void *__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off);
+void *__wrap_sodium_malloc(size_t size);
+int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+
+void *__wrap_malloc(size_t size)
+{
+	return fails_with_errno() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	return fails_with_errno() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t size)
+{
+	return fails_with_errno() ? NULL : __real_realloc(p, size);
+}
+
+void *__wrap_reallocarray(void *p, size_t n, size_t size)
+{
+	return fails_with_errno() ? NULL : __real_reallocarray(p, n, size);
+}
+
+void *__wrap_aligned_alloc(size_t align, size_t size)
+{
+	return fails_with_errno() ? NULL : __real_aligned_alloc(align, size);
+}
+
+int __wrap_posix_memalign(void **p, size_t align, size_t size)
+{
+	return fails() ? ENOMEM : __real_posix_memalign(p, align, size);
+}
+
+char *__wrap_strdup(const char *s)
+{
+	return fails_with_errno() ? NULL : __real_strdup(s);
+}
+
+char *__wrap_strndup(const char *s, size_t n)
+{
+	return fails_with_errno() ? NULL : __real_strndup(s, n);
+}
+
+void *__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off)
+{
+	return fails_with_errno() ? MAP_FAILED : __real_mmap(at, len, prot, flags, fd, off);
+}
+
+void *__wrap_sodium_malloc(size_t size)
+{
+	return fails_with_errno() ? NULL : __real_sodium_malloc(size);
+}
+
+int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
+	return fails() ? EAGAIN : __real_pthread_create(t, attr, fn, arg);
+}
+/* NOLINTEND(bugprone-reserved-identifier) */
