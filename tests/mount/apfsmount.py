@@ -103,10 +103,10 @@ def wait_for(condition, seconds, text):
 class Volume:
     """with Volume() as v: a mounted store at v.mnt; its daemon is a child of ours, v.daemon."""
 
-    def __init__(self, *options, init=(), mount=True):
+    def __init__(self, *options, init=(), mount=True, store=None):
         self.options = [str(o) for o in options]
         self.root = os.path.realpath(tempfile.mkdtemp(prefix="apfs-mount-"))
-        self.store = os.path.join(self.root, "store")
+        self.store = store or os.path.join(self.root, "store")
         self.mnt = os.path.join(self.root, "mnt")
         self.passfile = os.path.join(self.root, "pass")
         self.log = os.path.join(self.root, "log")
@@ -137,11 +137,15 @@ class Volume:
     def path(self, *parts):
         return os.path.join(self.mnt, *parts)
 
-    def mount(self, *options):
-        """In the foreground, so that the daemon is our child; returns once the mount answers."""
+    def start(self, *options):
+        """In the foreground, so that the daemon is our child."""
         argv = [tool("apfs-mount"), "-f", "--passfile", self.passfile, *self.options, *options, self.store, self.mnt]
         with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def mount(self, *options):
+        """Returns once the mount answers."""
+        self.start(*options)
 
         def up():
             if self.daemon.poll() is not None:
@@ -176,7 +180,8 @@ class Volume:
         self.daemon.send_signal(sig)
         self.daemon.wait(60)
         self.daemon = None
-        run("umount", "-l", self.mnt)
+        if mounted(self.mnt):
+            run("umount", "-l", self.mnt)
 
     def sync(self):
         run(tool("apfs"), "sync", self.mnt)

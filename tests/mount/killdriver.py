@@ -1,4 +1,4 @@
-"""The mixed load of test_kill.py: what it writes can be told from its content, and what is durable from its journal.
+"""The mixed load of test_kill.py and test_power.py: what it writes can be told from its content, and what is durable from its journal.
 
 Each worker has a folder of its own on the mount and a journal outside of it, one line an event, written before (a
 promise: this may be found) or after (a fact: this must be found) the system calls.
@@ -9,11 +9,17 @@ promise: this may be found) or after (a fact: this must be found) the system cal
   names/...  made, linked, renamed, removed
 """
 
+import errno
+import multiprocessing
 import os
 import random
 import struct
-import sys
+import time
+import traceback
 
+from apfsmount import Failure, check, say
+
+DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.EBADF)  # what the load meets when the daemon dies
 BLOCK = 4096
 FILES = 4
 BLOCKS = 96
@@ -47,8 +53,9 @@ def line(name, sequence):
 
 
 class Worker:
-    def __init__(self, folder, journal, seed):
+    def __init__(self, folder, journal, seed, syncs):
         self.rng = random.Random(seed)
+        self.syncs = syncs
         self.folder = folder
         # One write(2) an event: what is in the journal was said before the daemon died.
         self.journal = open(journal, "ab", buffering=0)
@@ -73,6 +80,10 @@ class Worker:
         os.close(fd)
         self.say("all")  # fsync of a directory: everything that was said before is durable
 
+    def chance(self, p):
+        """Of an fsync. `syncs` makes them rarer, so that more is at stake."""
+        return self.rng.random() < p * self.syncs
+
     def write_blocks(self):
         name = self.rng.randrange(FILES)
         first, count = self.rng.randrange(BLOCKS), self.rng.choice((1, 1, 1, 4, 16))
@@ -83,7 +94,7 @@ class Worker:
             self.say("block", name, number, version)
             data += block(name, number, version)
         os.pwrite(self.blocks[name], data, first * BLOCK)
-        if self.rng.random() < 0.15:
+        if self.chance(0.15):
             os.fdatasync(self.blocks[name])
             self.say("blocks-synced", name)
 
@@ -93,7 +104,7 @@ class Worker:
             self.say("line", name, self.sequence[name])
             os.write(self.logs[name], line(name, self.sequence[name]))
             self.sequence[name] += 1
-        if self.rng.random() < 0.15:
+        if self.chance(0.15):
             os.fsync(self.logs[name])
             self.say("log-synced", name)
 
@@ -107,13 +118,13 @@ class Worker:
         half = self.rng.randrange(len(data) + 1)
         os.write(fd, data[:half])
         os.write(fd, data[half:])
-        synced = self.rng.random() < 0.4
+        synced = self.chance(0.4)
         if synced:
             os.fsync(fd)
         os.close(fd)
         os.rename(self.path("whole", f"{name}.tmp"), self.path("whole", name))
         self.say("renamed", name, version)
-        if synced and self.rng.random() < 0.5:
+        if synced and self.chance(0.5):
             self.fsync_dir("whole")
 
     def names(self):
@@ -155,7 +166,7 @@ class Worker:
             with open(path, "wb") as f:
                 f.write(b"marker")
             self.say("marked", number)
-        if self.rng.random() < 0.3:
+        if self.chance(0.3):
             self.fsync_dir("names")
 
     def run(self):
@@ -185,8 +196,10 @@ class Journal:
         self.lines, self.lines_synced = [0] * FILES, [0] * FILES
         self.whole, self.renamed, self.whole_synced = [0] * FILES, [0] * FILES, [0] * FILES
         self.mark = {}  # number: states that may be found, the first of them the durable one
+        self.events = 0
         with open(path, "rb") as f:
             for text in f.read().split(b"\n")[:-1]:
+                self.events += 1
                 words = text.decode().split()
                 self.take(words[0], [int(w) for w in words[1:]])
 
@@ -283,14 +296,79 @@ class Journal:
         expect(data == whole(name, version), f"whole/{name} is not whole: version {version}, {len(data)} bytes")
 
 
-def main():
-    folder, journal, seed = sys.argv[1:]
+# --- the load, as its test sees it ------------------------------------------------------------------------------------
+
+
+def work(folder, journal, seed, syncs):
+    """A process of its own. How it ended is the last thing it writes, to a file beside the journal."""
+    end = "?"
     try:
-        Worker(folder, journal, seed).run()
+        Worker(folder, journal, seed, syncs).run()
     except OSError as e:
-        if e.errno not in (107, 103, 5, 9):  # the daemon died: ENOTCONN, ECONNABORTED, EIO
-            raise
+        end = f"{e.errno}\n{traceback.format_exc()}"
+    except BaseException:  # pylint: disable=broad-except
+        end = traceback.format_exc()
+    with open(f"{journal}.end", "w", encoding="utf-8") as f:
+        f.write(end)
+    os._exit(0)
 
 
-if __name__ == "__main__":
-    main()
+class Load:
+    """Workers in `folder` of the mount, with journals in `outside`, which outlives the cut."""
+
+    def __init__(self, folder, outside, number, workers, rng, syncs=1):
+        self.folders = [os.path.join(folder, str(w)) for w in range(workers)]
+        self.journals = [os.path.join(outside, f"journal{number}.{w}") for w in range(workers)]
+        context = multiprocessing.get_context("fork")
+        self.processes = [
+            context.Process(target=work, args=(f, j, rng.getrandbits(60), syncs)) for f, j in zip(self.folders, self.journals)
+        ]
+        for p in self.processes:
+            p.start()
+
+    def wait_for_start(self):
+        """No worker starts later than that, so that there is a load to be cut off."""
+        end = time.monotonic() + 30
+        while not all(os.path.exists(j) and os.path.getsize(j) > 1000 for j in self.journals):
+            if time.monotonic() > end or not self.runs():
+                raise Failure("the load does not start: " + "".join(self.ends()))
+            time.sleep(0.01)
+
+    def runs(self):
+        return all(p.is_alive() for p in self.processes)
+
+    def end(self):
+        """Once the daemon is dead: all workers are, in the end."""
+        for p in self.processes:
+            p.join(20)
+            if p.is_alive():
+                p.kill()
+                p.join()
+
+    def ends(self):
+        for journal in self.journals:
+            path = f"{journal}.end"
+            if os.path.exists(path):
+                with open(path, encoding="utf-8") as f:
+                    yield f.read()
+            else:
+                yield "killed"
+
+    def check_ends(self, expected=DEAD):
+        for text in self.ends():
+            number = text.split("\n", 1)[0]
+            check(number.isdigit() and int(number) in expected, f"the load ended otherwise than by the cut: {text}")
+
+    def verify(self, what):
+        """After the remount. The journals go."""
+        events = 0
+        for folder, path in zip(self.folders, self.journals):
+            try:
+                journal = Journal(path)
+                journal.verify(folder)
+            except Damage as e:
+                raise Failure(f"{what}, {path}: {e}") from None
+            events += journal.events
+            os.unlink(path)
+            os.unlink(f"{path}.end")
+        say(f"{what}: {events} events")

@@ -6,13 +6,12 @@ import random
 import shutil
 import sqlite3
 import subprocess
-import sys
 import time
 
 import killdriver
-from apfsmount import NIGHTLY, SANITIZED, Failure, Volume, check, main, need, run, say, seed
+from apfsmount import NIGHTLY, SANITIZED, Volume, check, compare, describe, main, need, run, seed, tool
 
-ROUNDS = int(os.environ.get("APFS_ROUNDS") or (100 if NIGHTLY else 5))
+ROUNDS = int(os.environ.get("APFS_ROUNDS") or (300 if NIGHTLY else 5))
 WORKERS = 3
 
 
@@ -33,48 +32,40 @@ def integrity_check(v):
     return result
 
 
+def kill_while(v, rng):
+    """At a random moment of a mount or of an unmount."""
+    if rng.random() < 0.5:
+        v.start()
+        time.sleep(rng.random() * 0.06)
+        v.kill()
+        return
+    v.mount()
+    with open(v.path("dirty"), "wb") as f:
+        f.write(rng.randbytes(rng.randrange(1 << 20)))
+    with subprocess.Popen([tool("apfs"), "umount", v.mnt], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        time.sleep(rng.random() * 0.06)
+        v.kill()
+
+
 def one_round(v, number, rng):
     folder = v.path(f"round{number}")
     os.mkdir(folder)
-    journals = [os.path.join(v.root, f"journal{number}.{w}") for w in range(WORKERS)]
-    load = [
-        subprocess.Popen(
-            [sys.executable, killdriver.__file__, os.path.join(folder, str(w)), journals[w], str(rng.getrandbits(60))],
-            stderr=subprocess.PIPE,
-        )
-        for w in range(WORKERS)
-    ]
+    load = killdriver.Load(folder, v.root, number, WORKERS, rng, rng.choice((1, 1, 0.1)))
     try:
-        # No worker starts later than that, so that there is a load to be killed.
-        end = time.monotonic() + 30
-        while not all(os.path.exists(j) and os.path.getsize(j) > 1000 for j in journals):
-            if time.monotonic() > end or any(p.poll() for p in load):
-                raise Failure("the load does not start: " + "".join(p.stderr.read().decode() for p in load if p.poll()))
-            time.sleep(0.02)
-        time.sleep(rng.random() * (3 if rng.random() < 0.7 else 7))
-        early = [p for p in load if p.poll() is not None]
+        load.wait_for_start()
+        time.sleep(rng.random() * (0.5 if rng.random() < 0.8 else 4))
+        check(load.runs(), "the load ended before the kill")
         v.kill()
-        check(not early, "the load ended before the kill")
     finally:
-        for p in load:
-            try:
-                p.wait(20)
-            except subprocess.TimeoutExpired:
-                p.kill()
-                p.wait()
-    for p in load:
-        check(p.returncode == 0, f"the load failed before the kill: {p.stderr.read().decode()}")
+        load.end()
+    load.check_ends()
+    while rng.random() < 0.3:
+        kill_while(v, rng)
     result = integrity_check(v)
     check(result in ("ok", "sealed"), f"the index after the kill: {result}")
     v.mount()
     run("ls", "-lR", v.mnt)
-    for w, path in enumerate(journals):
-        try:
-            killdriver.Journal(path).verify(os.path.join(folder, str(w)))
-        except killdriver.Damage as e:
-            raise Failure(f"round {number}, worker {w}: {e}") from None
-    events = sum(sum(1 for _ in open(j, "rb")) for j in journals)
-    say(f"round {number}: {events} events")
+    load.verify(f"round {number}")
 
 
 def kills():
@@ -82,14 +73,19 @@ def kills():
     rng = random.Random(seed())
     interval = ("--commit-interval", "1s") if SANITIZED else ("--commit-interval", "500ms")
     with Volume(*interval) as v:
+        kept = {}  # of the round before: folder, and what it held after its kill
         for number in range(ROUNDS):
             one_round(v, number, rng)
-            if number % 5 == 4:
-                shutil.rmtree(v.path(f"round{number - 3}"))
+            for folder, tree in kept.items():
+                compare(tree, describe(folder))
+                shutil.rmtree(folder)
+            folder = v.path(f"round{number}")
+            kept = {folder: describe(folder)}
         v.umount()
         check(integrity_check(v) in ("ok", "sealed"), "the index after the unmount")
         v.mount()
-        shutil.rmtree(v.path(f"round{ROUNDS - 1}"))
+        for folder, tree in kept.items():
+            compare(tree, describe(folder))
 
 
 def kill_after_fsync():
