@@ -54,9 +54,49 @@ size_t index_pending(const struct index *ix);
  * inodes that are to be written before the next commit. An estimate that errs on the high side. Takes no lock. */
 uint64_t index_owed(const struct index *ix, uint64_t rows);
 
+/* --- checking (check.c, verify.c, lookup.c) ----------------------------------------------------------------------- */
+
 /* PRAGMA integrity_check, counts and references between tables: 0 when clean, -EUCLEAN with the first finding
- * otherwise. Every inode must have been put. Sorts whole tables in memory, with the mutex held. */
+ * otherwise. Every inode must have been put. Holds the mutex. */
 int index_check(struct index *ix, struct err *e) MUST_CHECK;
+
+struct index_totals_checked {
+	uint64_t inodes, names, extents, chunks, segments;
+	uint64_t orphans; /* inodes without a name, which the next mount removes */
+	uint64_t stored;  /* bytes of all chunk records */
+};
+
+struct index_verify {
+	/* The filesystem's rules too: one tree of directories, their sizes and links, ceilings of numbers. */
+	bool tree;
+	/* Called for what is wrong: a line without names. Must not call the index. */
+	void (*finding)(void *arg, const char *text);
+	/* Called now and then; share is 0 to 1000. True stops. May be NULL. */
+	bool (*progress)(void *arg, unsigned share);
+	void *arg;
+};
+
+/* All that index_check looks at and, if asked to, more; goes on after findings. Memory is bounded: about 100 MiB, and
+ * 24 bytes a directory. What cannot be read is a finding. -EINTR: stopped. Other errors: it could not run. */
+int index_verify(struct index *ix, const struct index_verify *v, struct index_totals_checked *out) MUST_CHECK;
+
+struct index_chunk;
+/* The chunk with the lowest id above `after`; as index_chunk_get. */
+int index_chunk_next(struct index *ix, uint64_t after, struct index_chunk *out, void *buf, size_t buf_len) MUST_CHECK;
+
+/* Extents that map a chunk, in order of file and offset. fn must not call the index; non-zero ends it and is the
+ * result. */
+struct index_owner {
+	uint64_t ino, off, len;
+	uint32_t chunk_off;
+};
+int index_chunk_owners(struct index *ix, uint64_t id, int (*fn)(void *arg, const struct index_owner *o),
+                       void *arg) MUST_CHECK;
+
+/* A name that ino has in the directory parent, zero-terminated: reads the directory. -ENOENT. */
+int index_name_of(struct index *ix, uint64_t parent, uint64_t ino, char name[INDEX_NAME_MAX + 1]) MUST_CHECK;
+/* Every name of the volume; fn as above. */
+int index_names_all(struct index *ix, int (*fn)(void *arg, uint64_t parent, uint64_t ino), void *arg) MUST_CHECK;
 
 /* --- counters kept in meta -------------------------------------------------------------------------------------- */
 

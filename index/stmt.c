@@ -40,6 +40,9 @@ static const char *const sql[STMT_COUNT] = {
 				" FROM dirent d INDEXED BY dirent_cookie LEFT JOIN inode i ON i.ino = d.ino "
 				"WHERE d.parent = ?1 AND d.cookie > ?2 ORDER BY d.cookie",
 
+    [STMT_DIRENT_OF] = "SELECT name FROM dirent WHERE parent = ?1 AND ino = ?2 LIMIT 1",
+    [STMT_DIRENT_ALL] = "SELECT parent, ino FROM dirent ORDER BY parent, name",
+
     [STMT_XATTR_GET] = "SELECT value FROM xattr WHERE ino = ?1 AND name = ?2",
     [STMT_XATTR_SET] = "REPLACE INTO xattr VALUES(?1, ?2, ?3)",
     [STMT_XATTR_REMOVE] = "DELETE FROM xattr WHERE ino = ?1 AND name = ?2",
@@ -66,6 +69,8 @@ static const char *const sql[STMT_COUNT] = {
     [STMT_CHUNK_DELETE] = "DELETE FROM chunk WHERE id = ?1",
     [STMT_CHUNK_OF_FILE] =
 	"SELECT " CHUNK " FROM chunk c WHERE c.id IN (SELECT chunk FROM extent WHERE ino = ?1) ORDER BY c.id",
+    [STMT_CHUNK_NEXT] = "SELECT id FROM chunk WHERE id > ?1 ORDER BY id LIMIT 1",
+    [STMT_CHUNK_OWNERS] = "SELECT ino, off, len, chunk_off FROM extent WHERE chunk = ?1 ORDER BY ino, off",
     [STMT_INLINE_PUT] = "REPLACE INTO inline_chunk VALUES(?1, ?2)",
     [STMT_INLINE_GET] = "SELECT data FROM inline_chunk WHERE id = ?1",
     [STMT_INLINE_DELETE] = "DELETE FROM inline_chunk WHERE id = ?1",

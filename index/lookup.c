@@ -1,0 +1,82 @@
+/* Questions the wrong way round, which only a check asks: who maps a chunk, what an inode is called. */
+#include "index/db.h"
+
+#include <errno.h>
+#include <string.h>
+
+int index_chunk_next(struct index *ix, uint64_t after, struct index_chunk *out, void *buf, size_t buf_len)
+{
+	uint64_t id = 0;
+
+	if (after >= INT64_MAX)
+		return -ENOENT;
+	{
+		SCOPED_LOCK(&ix->lock);
+		SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_NEXT);
+
+		if (!st)
+			return index_error(ix);
+		stmt_bind(st, 1, after);
+		int ret = stmt_find(ix, st);
+		if (ret)
+			return ret;
+		id = stmt_u64(st, 0);
+	}
+	return index_chunk_get(ix, id, out, buf, buf_len);
+}
+
+int index_chunk_owners(struct index *ix, uint64_t id, int (*fn)(void *arg, const struct index_owner *o), void *arg)
+{
+	SCOPED_LOCK(&ix->lock);
+	SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_OWNERS);
+
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, id);
+	for (;;) {
+		int ret = stmt_row(ix, st);
+
+		if (ret <= 0)
+			return ret;
+		const struct index_owner o = {stmt_u64(st, 0), stmt_u64(st, 1), stmt_u64(st, 2), stmt_u32(st, 3)};
+		ret = fn(arg, &o);
+		if (ret)
+			return ret;
+	}
+}
+
+int index_name_of(struct index *ix, uint64_t parent, uint64_t ino, char name[INDEX_NAME_MAX + 1])
+{
+	SCOPED_LOCK(&ix->lock);
+	SCOPED_STMT st = stmt_get(ix, STMT_DIRENT_OF);
+	size_t len = INDEX_NAME_MAX;
+
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, parent);
+	stmt_bind(st, 2, ino);
+	int ret = stmt_find(ix, st);
+	if (!ret)
+		ret = stmt_blob(st, 0, name, &len);
+	if (!ret)
+		name[len] = '\0';
+	return ret == -ERANGE ? index_damaged("a name") : ret;
+}
+
+int index_names_all(struct index *ix, int (*fn)(void *arg, uint64_t parent, uint64_t ino), void *arg)
+{
+	SCOPED_LOCK(&ix->lock);
+	SCOPED_STMT st = stmt_get(ix, STMT_DIRENT_ALL);
+
+	if (!st)
+		return index_error(ix);
+	for (;;) {
+		int ret = stmt_row(ix, st);
+
+		if (ret <= 0)
+			return ret;
+		ret = fn(arg, stmt_u64(st, 0), stmt_u64(st, 1));
+		if (ret)
+			return ret;
+	}
+}
