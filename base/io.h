@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { IO_READ = 0, IO_WRITE = 1, IO_CREATE = 2, IO_EXCL = 4 };
+enum { IO_READ = 0, IO_WRITE = 1, IO_CREATE = 2, IO_EXCL = 4, IO_LOCK = 8 };
 
 struct io;
 struct io_file {
@@ -69,7 +69,8 @@ static inline void io_free(struct io *io)
 		io->ops->free(io);
 }
 
-/* Opens a file: IO_WRITE for reading and writing, IO_CREATE to create it (0600), IO_EXCL to fail with -EEXIST. */
+/* Opens a file: IO_WRITE for reading and writing, IO_CREATE to create it (0600), IO_EXCL to fail with -EEXIST, IO_LOCK
+ * to be the only one that has it open with IO_LOCK, without waiting: -EBUSY. */
 static inline int MUST_CHECK io_open(struct io *io, const char *path, unsigned flags, struct io_file **out)
 {
 	return io->ops->open(io, path, flags, out);

@@ -65,6 +65,18 @@ static int open_dir(const struct io *io, const char *path)
 	return ret ? ret : open_at(dirfd_of(io), path, O_RDONLY | O_DIRECTORY);
 }
 
+/* flock without waiting. */
+static int lock_fd(int fd)
+{
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno == EWOULDBLOCK)
+			return -EBUSY;
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
 static int posix_open(struct io *io, const char *path, unsigned flags, struct io_file **out)
 {
 	int mode = flags & IO_WRITE ? O_RDWR : O_RDONLY;
@@ -90,6 +102,8 @@ static int posix_open(struct io *io, const char *path, unsigned flags, struct io
 		ret = -errno;
 	else if (!S_ISREG(st.st_mode))
 		ret = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+	else if (flags & IO_LOCK)
+		ret = lock_fd(fd);
 	if (ret) {
 		(void)close(fd);
 		free(f);
@@ -299,13 +313,7 @@ static int posix_space(struct io *io, struct io_space *space)
 
 static int posix_lock(struct io *io)
 {
-	while (flock(dirfd_of(io), LOCK_EX | LOCK_NB)) {
-		if (errno == EWOULDBLOCK)
-			return -EBUSY;
-		if (errno != EINTR)
-			return -errno;
-	}
-	return 0;
+	return lock_fd(dirfd_of(io));
 }
 
 static void posix_free(struct io *io)

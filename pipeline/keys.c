@@ -5,15 +5,25 @@
 
 #include <errno.h>
 #include <sodium.h>
+#include <stdbool.h>
 #include <string.h>
 
 /* The whole of it is one allocation of guarded memory. */
 struct keyring {
 	uint32_t current, count;
+	bool forgotten; /* the root key */
 	uint32_t epoch[KEYRING_EPOCHS];
 	uint8_t root[KEYS_LEN];
 	uint8_t master[KEYRING_EPOCHS][KEYS_LEN];
 };
+
+const char *secret_type_name(unsigned type)
+{
+	static const char *const names[] = {
+	    [SECRET_PASSPHRASE] = "passphrase", [SECRET_KEY_FILE] = "key file", [SECRET_RECOVERY] = "recovery key"};
+
+	return type < sizeof(names) / sizeof(names[0]) ? names[type] : NULL;
+}
 
 int keys_init(struct err *e)
 {
@@ -79,6 +89,17 @@ void keyring_free(struct keyring *k)
 uint8_t *keyring_root(struct keyring *k)
 {
 	return k->root;
+}
+
+const uint8_t *keyring_root_known(const struct keyring *k)
+{
+	return k->forgotten ? NULL : k->root;
+}
+
+void keyring_forget_root(struct keyring *k)
+{
+	sodium_memzero(k->root, sizeof(k->root));
+	k->forgotten = true;
 }
 
 static const uint8_t *keyring_find(const struct keyring *k, uint32_t epoch)

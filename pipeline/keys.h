@@ -1,6 +1,6 @@
 /*
- * Keys: passphrase -> Argon2id -> unwraps the root key in a slot -> epochs of master keys -> subkeys by keyed BLAKE2b.
- * All key material lives in libsodium's guarded memory and is wiped by keyring_free.
+ * Keys: a secret -> unwraps the root key in a slot -> epochs of master keys -> subkeys by keyed BLAKE2b. All key
+ * material lives in libsodium's guarded memory and is wiped by keyring_free.
  */
 #ifndef APFS_PIPELINE_KEYS_H
 #define APFS_PIPELINE_KEYS_H
@@ -15,6 +15,22 @@
 /* What a subkey is for; the numbers are part of the format. */
 enum key_purpose { KEY_SEGMENT = 1, KEY_DATABASE = 2, KEY_SUPERBLOCK = 3, KEY_LOCAL_STATE = 4, KEY_SEGMENT_COMMIT = 5 };
 
+/* What opens a key slot; the numbers are the types of slots in the format. */
+enum secret_type { SECRET_PASSPHRASE = 1, SECRET_KEY_FILE = 2, SECRET_RECOVERY = 3 };
+
+#define SECRET_KEY_FILE_MIN ((size_t)32) /* bytes */
+#define SECRET_KEY_FILE_MAX ((size_t)8 << 20)
+
+/* A passphrase's bytes, a key file's content, or a recovery key's KEYS_LEN bytes. Borrowed. */
+struct secret {
+	enum secret_type type;
+	const void *data;
+	size_t len;
+};
+
+/* "passphrase", "key file", "recovery key"; NULL for an unknown type. */
+const char *secret_type_name(unsigned type);
+
 struct keyring;
 
 /* The current epoch, which new data is sealed under. */
@@ -25,6 +41,9 @@ uint32_t keyring_epoch(const struct keyring *k);
 int keyring_subkey(const struct keyring *k, uint32_t epoch, enum key_purpose purpose, const void *id, size_t id_len,
                    uint8_t out[KEYS_LEN]) MUST_CHECK;
 
+/* Wipes the root key, which only changes of the superblock need: superblock_slot_* and superblock_repair fail
+ * afterwards. */
+void keyring_forget_root(struct keyring *k);
 void keyring_free(struct keyring *k);
 
 /* Fills buf with random bytes. Any thread. */

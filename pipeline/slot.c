@@ -2,6 +2,7 @@
 
 #include "base/cursor.h"
 #include "pipeline/keyring.h"
+#include "pipeline/label.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -9,7 +10,7 @@
 #include <string.h>
 #include <sys/sysinfo.h>
 
-#define KDF_ARGON2ID 1u
+enum { KDF_ARGON2ID = 1, KDF_BLAKE2B = 2 };
 
 #define OPS_MIN     1u
 #define OPS_DEFAULT 3u
@@ -18,7 +19,7 @@
 #define MEM_DEFAULT ((uint64_t)256 << 20)
 #define MEM_MAX     ((uint64_t)4 << 30)
 
-#define LABEL_LEN   64
+#define LABEL_LEN   (LABEL_MAX + 1)
 #define SALT_LEN    crypto_pwhash_SALTBYTES
 #define NONCE_LEN   crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
 #define WRAPPED_LEN (KEYS_LEN + crypto_aead_xchacha20poly1305_ietf_ABYTES)
@@ -33,7 +34,7 @@ struct slot {
 	uint8_t salt[SALT_LEN], commitment[KEYS_LEN], label[LABEL_LEN], nonce[NONCE_LEN], wrapped[WRAPPED_LEN];
 };
 
-/* Guarded memory: what a passphrase becomes. */
+/* Guarded memory: what a secret becomes. */
 struct slot_secrets {
 	uint8_t slot_key[KEYS_LEN], wrap_key[KEYS_LEN], commitment[KEYS_LEN], root[KEYS_LEN];
 };
@@ -80,20 +81,15 @@ static void slot_aad(const uint8_t *record, struct slot_place at, uint8_t aad[AA
 	cursor_put(&c, record, HEADER_LEN);
 }
 
-uint32_t slot_type(const uint8_t record[SLOT_SIZE])
+void slot_describe(const uint8_t record[SLOT_SIZE], struct superblock_slot_info *out)
 {
 	struct slot s;
 
 	slot_decode(record, &s);
-	return s.type;
-}
-
-struct superblock_kdf slot_kdf(const uint8_t record[SLOT_SIZE])
-{
-	struct slot s;
-
-	slot_decode(record, &s);
-	return s.kdf;
+	*out = (struct superblock_slot_info){.type = s.type};
+	if (s.kdf_type == KDF_ARGON2ID)
+		out->kdf = s.kdf;
+	memcpy(out->label, s.label, LABEL_MAX);
 }
 
 static bool kdf_allowed(struct superblock_kdf kdf)
@@ -115,7 +111,7 @@ int slot_kdf_resolve(struct superblock_kdf *kdf, struct err *e)
 	return 0;
 }
 
-/* Bytes of main memory that a passphrase may take; UINT64_MAX where the kernel does not say. */
+/* Bytes of main memory that a derivation may take; UINT64_MAX where the kernel does not say. */
 static uint64_t memory_usable(void)
 {
 	struct sysinfo si;
@@ -127,9 +123,7 @@ static uint64_t memory_usable(void)
 	return total - total / 4;
 }
 
-/* The passphrase's slot key, and from it the wrapping key and the commitment. */
-static int secrets_derive(struct slot_secrets *k, const struct slot *s, const void *pass, size_t pass_len,
-                          struct err *e)
+static int argon2id(const struct slot *s, const struct secret *secret, uint8_t key[KEYS_LEN], struct err *e)
 {
 	uint64_t usable = memory_usable();
 	unsigned mib = (unsigned)(s->kdf.mem >> 20);
@@ -139,30 +133,86 @@ static int secrets_derive(struct slot_secrets *k, const struct slot *s, const vo
 		return err_set(e, -ENOMEM, ERR_MEMORY,
 		               "the key slot's Argon2id needs %u MiB of memory, this machine can spare %" PRIu64 " MiB",
 		               mib, usable >> 20);
-	if (crypto_pwhash(k->slot_key, KEYS_LEN, pass, pass_len, s->salt, s->kdf.ops, (size_t)s->kdf.mem,
+	if (crypto_pwhash(key, KEYS_LEN, secret->data, secret->len, s->salt, s->kdf.ops, (size_t)s->kdf.mem,
 	                  crypto_pwhash_ALG_ARGON2ID13))
 		return err_set(e, -ENOMEM, ERR_MEMORY, "the key slot's Argon2id cannot get %u MiB of memory", mib);
+	return 0;
+}
+
+/* How the slots of a type derive; 0 for an unknown type. */
+static uint32_t kdf_type_of(uint32_t type)
+{
+	if (type == SECRET_PASSPHRASE || type == SECRET_KEY_FILE)
+		return KDF_ARGON2ID;
+	return type == SECRET_RECOVERY ? KDF_BLAKE2B : 0;
+}
+
+/* The secret's slot key, and from it the wrapping key and the commitment. */
+static int secrets_derive(struct slot_secrets *k, const struct slot *s, const struct secret *secret, struct err *e)
+{
+	if (s->kdf_type == KDF_ARGON2ID) {
+		int ret = argon2id(s, secret, k->slot_key, e);
+
+		if (ret)
+			return ret;
+	} else {
+		/* 256 random bits need no stretching */
+		keys_derive(secret->data, KEY_SLOT_RECOVERY, 0, s->salt, SALT_LEN, k->slot_key);
+	}
 	keys_derive(k->slot_key, KEY_SLOT_WRAP, 0, NULL, 0, k->wrap_key);
 	keys_derive(k->slot_key, KEY_SLOT_COMMIT, 0, NULL, 0, k->commitment);
 	return 0;
 }
 
-int slot_seal(uint8_t record[SLOT_SIZE], struct slot_place at, struct superblock_kdf kdf, const void *pass,
-              size_t pass_len, const uint8_t root[KEYS_LEN], struct err *e)
+static int secret_check(const struct secret *secret, struct err *e)
 {
-	struct slot s = {.type = SLOT_PASSPHRASE, .kdf_type = KDF_ARGON2ID, .kdf = kdf};
+	switch (secret->type) {
+	case SECRET_PASSPHRASE:
+		return secret->len ? 0 : err_set(e, -EINVAL, ERR_USAGE, "the passphrase is empty");
+	case SECRET_KEY_FILE:
+		if (secret->len < SECRET_KEY_FILE_MIN || secret->len > SECRET_KEY_FILE_MAX)
+			return err_set(e, -EINVAL, ERR_USAGE, "a key file has %zu bytes to %zu MiB",
+			               SECRET_KEY_FILE_MIN, SECRET_KEY_FILE_MAX >> 20);
+		return 0;
+	case SECRET_RECOVERY:
+		return secret->len == KEYS_LEN ? 0 : err_set(e, -EINVAL, ERR_USAGE, "not a recovery key");
+	}
+	return err_set(e, -EINVAL, ERR_USAGE, "no such kind of key slot");
+}
+
+static int slot_prepare(const struct superblock_slot *slot, struct slot *s, struct err *e)
+{
+	int ret = secret_check(slot->secret, e);
+
+	*s = (struct slot){.type = slot->secret->type, .kdf_type = kdf_type_of(slot->secret->type)};
+	if (!ret && s->kdf_type == KDF_ARGON2ID) {
+		s->kdf = slot->kdf;
+		ret = slot_kdf_resolve(&s->kdf, e);
+	}
+	if (!ret && slot->label) {
+		ret = label_check(slot->label, e);
+		if (!ret)
+			memcpy(s->label, slot->label, strlen(slot->label));
+	}
+	keys_random(s->salt, sizeof(s->salt));
+	keys_random(s->nonce, sizeof(s->nonce));
+	return ret;
+}
+
+int slot_seal(uint8_t record[SLOT_SIZE], struct slot_place at, const struct superblock_slot *slot,
+              const uint8_t root[KEYS_LEN], struct err *e)
+{
 	struct slot_secrets *k;
 	uint8_t aad[AAD_LEN];
-	int ret;
+	struct slot s;
+	int ret = slot_prepare(slot, &s, e);
 
-	if (!pass_len)
-		return err_set(e, -EINVAL, ERR_USAGE, "the passphrase is empty");
+	if (ret)
+		return ret;
 	k = keys_secret_alloc(sizeof(*k));
 	if (!k)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for keys");
-	keys_random(s.salt, sizeof(s.salt));
-	keys_random(s.nonce, sizeof(s.nonce));
-	ret = secrets_derive(k, &s, pass, pass_len, e);
+	ret = secrets_derive(k, &s, slot->secret, e);
 	if (!ret) {
 		memcpy(s.commitment, k->commitment, sizeof(s.commitment));
 		slot_encode(record, &s);
@@ -175,7 +225,7 @@ int slot_seal(uint8_t record[SLOT_SIZE], struct slot_place at, struct superblock
 	return ret;
 }
 
-int slot_open(const uint8_t record[SLOT_SIZE], struct slot_place at, const void *pass, size_t pass_len,
+int slot_open(const uint8_t record[SLOT_SIZE], struct slot_place at, const struct secret *secret,
               uint8_t root[KEYS_LEN], struct err *e)
 {
 	struct slot_secrets *k;
@@ -184,15 +234,18 @@ int slot_open(const uint8_t record[SLOT_SIZE], struct slot_place at, const void 
 	int ret, bad;
 
 	slot_decode(record, &s);
-	if (s.type != SLOT_PASSPHRASE || s.kdf_type != KDF_ARGON2ID || !kdf_allowed(s.kdf))
+	if (s.type != secret->type || !s.kdf_type || s.kdf_type != kdf_type_of(s.type) ||
+	    (s.kdf_type == KDF_ARGON2ID && !kdf_allowed(s.kdf)))
 		return err_set(e, -ERANGE, ERR_KEY, "key slot %u asks for a cost that this build does not accept",
 		               at.number);
+	if (secret_check(secret, NULL))
+		return -EKEYREJECTED;
 	k = keys_secret_alloc(sizeof(*k));
 	if (!k)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for keys");
-	ret = secrets_derive(k, &s, pass, pass_len, e);
+	ret = secrets_derive(k, &s, secret, e);
 	if (!ret) {
-		/* A tag alone does not commit to the key: records could be made that several passphrases open. */
+		/* A tag alone does not commit to the key: records could be made that several secrets open. */
 		bad = sodium_memcmp(s.commitment, k->commitment, KEYS_LEN);
 		slot_aad(record, at, aad);
 		bad |= crypto_aead_xchacha20poly1305_ietf_decrypt(k->root, NULL, NULL, s.wrapped, WRAPPED_LEN, aad,

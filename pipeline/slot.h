@@ -1,5 +1,5 @@
 /*
- * Within the pipeline: a key slot, which wraps the root key under a passphrase. A record is SLOT_SIZE bytes of the
+ * Within the pipeline: a key slot, which wraps the root key under a secret. A record is SLOT_SIZE bytes of the
  * superblock; docs/FORMAT.md has its layout.
  */
 #ifndef APFS_PIPELINE_SLOT_H
@@ -7,13 +7,11 @@
 
 #include "pipeline/superblock.h"
 
-#define SLOT_SIZE 256
+#define SLOT_SIZE  256
+#define SLOT_EMPTY 0u /* the type of an unused one */
 
-enum { SLOT_EMPTY = 0, SLOT_PASSPHRASE = 1 };
-
-/* What of a record can be read without a key. */
-uint32_t slot_type(const uint8_t record[SLOT_SIZE]);
-struct superblock_kdf slot_kdf(const uint8_t record[SLOT_SIZE]);
+/* What of a record can be read without a key; number is the caller's to set. */
+void slot_describe(const uint8_t record[SLOT_SIZE], struct superblock_slot_info *out);
 
 /* Puts defaults for zeroes and checks the bounds: -ERANGE. */
 int slot_kdf_resolve(struct superblock_kdf *kdf, struct err *e) MUST_CHECK;
@@ -24,13 +22,14 @@ struct slot_place {
 	uint32_t number;
 };
 
-/* Writes a passphrase slot. kdf is resolved. -ENOMEM when the machine is too small for it. */
-int slot_seal(uint8_t record[SLOT_SIZE], struct slot_place at, struct superblock_kdf kdf, const void *pass,
-              size_t pass_len, const uint8_t root[KEYS_LEN], struct err *e) MUST_CHECK;
+/* Writes a record. -EINVAL: a secret or label that no slot takes. -ERANGE: a cost out of bounds. -ENOMEM when the
+ * machine is too small for it. */
+int slot_seal(uint8_t record[SLOT_SIZE], struct slot_place at, const struct superblock_slot *slot,
+              const uint8_t root[KEYS_LEN], struct err *e) MUST_CHECK;
 
-/* Unwraps the root key into root (guarded memory). -EKEYREJECTED: another passphrase, or a record that is damaged.
- * -ERANGE: the cost is outside the bounds, nothing was tried. -ENOMEM as above. */
-int slot_open(const uint8_t record[SLOT_SIZE], struct slot_place at, const void *pass, size_t pass_len,
+/* Unwraps the root key into root (guarded memory). -EKEYREJECTED: another secret, or a record that is damaged.
+ * -ERANGE: a slot of another type, or a cost outside the bounds: nothing was tried. -ENOMEM as above. */
+int slot_open(const uint8_t record[SLOT_SIZE], struct slot_place at, const struct secret *secret,
               uint8_t root[KEYS_LEN], struct err *e) MUST_CHECK;
 
 #endif

@@ -8,6 +8,7 @@
 #include "base/io.h"
 #include "pipeline/cipher.h"
 #include "pipeline/keys.h"
+#include "pipeline/label.h"
 
 #define SUPERBLOCK_SLOTS 16
 #define SUPERBLOCK_UUID  16
@@ -16,6 +17,13 @@
 struct superblock_kdf {
 	uint32_t ops;
 	uint64_t mem; /* bytes */
+};
+
+struct superblock_slot_info {
+	unsigned number;
+	uint32_t type; /* enum secret_type, or one that this build does not know */
+	struct superblock_kdf kdf;
+	char label[LABEL_MAX + 1]; /* as it is on disk: label_escape it before it is shown */
 };
 
 struct superblock_info {
@@ -27,19 +35,22 @@ struct superblock_info {
 	int64_t created;      /* seconds since the epoch */
 	uint32_t index_epoch; /* of the master key that the index is sealed under */
 	unsigned slots;       /* in use */
-	struct {
-		unsigned number, type; /* type 1: passphrase */
-		struct superblock_kdf kdf;
-	} slot[SUPERBLOCK_SLOTS];
+	struct superblock_slot_info slot[SUPERBLOCK_SLOTS];
+};
+
+/* A key slot to be made. */
+struct superblock_slot {
+	const struct secret *secret;
+	struct superblock_kdf kdf; /* of passphrases and key files */
+	const char *label;         /* NULL: none; see pipeline/label.h */
 };
 
 struct superblock;
 
-/* A new superblock with one passphrase slot, in memory, and its keys, for a STORE that has none (-EEXIST). suite may be
+/* A new superblock with one key slot, in memory, and its keys, for a STORE that has none (-EEXIST). suite may be
  * CIPHER_AUTO. -ENOMEM with a text when the machine is too small for the cost. Both are the caller's to free. */
-int superblock_new(struct io *io, enum cipher_suite suite, uint32_t page_size, struct superblock_kdf kdf,
-                   const void *pass, size_t pass_len, struct superblock **out, struct keyring **keyring,
-                   struct err *e) MUST_CHECK;
+int superblock_new(struct io *io, enum cipher_suite suite, uint32_t page_size, const struct superblock_slot *first,
+                   struct superblock **out, struct keyring **keyring, struct err *e) MUST_CHECK;
 /* Writes what superblock_new made, durably, .bak first; a failure leaves neither file. */
 int superblock_write(struct io *io, struct superblock *sb, struct err *e) MUST_CHECK;
 
@@ -49,13 +60,34 @@ int superblock_open(struct io *io, struct superblock **out, struct err *e) MUST_
 void superblock_free(struct superblock *sb);
 const struct superblock_info *superblock_info(const struct superblock *sb);
 
-/* Tries the passphrase on every slot, then verifies the MAC. -EKEYREJECTED: no slot takes it (constant behaviour).
- * -EBADMSG: the slot opened but the MAC is wrong. *out is the caller's, to keyring_free. */
-int superblock_unlock(struct superblock *sb, const void *pass, size_t pass_len, struct keyring **out,
+/* Tries the secret on every slot of its type, then verifies the MAC. -EKEYREJECTED: no slot takes it (constant
+ * behaviour). -EBADMSG: the slot opened but the MAC is wrong. *out is the caller's, to keyring_free. */
+int superblock_unlock(struct superblock *sb, const struct secret *secret, struct keyring **out,
                       struct err *e) MUST_CHECK;
+/* The number of the slot that took it. */
+unsigned superblock_unlocked(const struct superblock *sb);
 
-/* Rewrites the slot that takes `old` with `new_pass`, durably, .bak first. */
-int superblock_passwd(struct io *io, struct superblock *sb, const void *old, size_t old_len, const void *new_pass,
-                      size_t new_len, struct superblock_kdf kdf, struct err *e) MUST_CHECK;
+/*
+ * Changes of key slots. STORE may be mounted: a lock of their own keeps them apart (-EBUSY), under which the superblock
+ * is read again. sb was unlocked, which gave the keyring; the slot that it was unlocked with must be there still
+ * (-ESTALE), as must the one that is to be changed. The new superblock is durable on return, .bak first; after a
+ * failure either the old one or the new one counts.
+ */
+
+/* Makes a slot in an unused place: *number. -EXFULL: all are in use. -EINVAL, -ERANGE, -ENOMEM: as slots are made. */
+int superblock_slot_add(struct io *io, struct superblock *sb, const struct keyring *k,
+                        const struct superblock_slot *slot, unsigned *number, struct err *e) MUST_CHECK;
+/* -ENXIO: it is not in use. -EPERM: it is the last one, or the one that sb was unlocked with: that another one can be
+ * opened has to be shown first. */
+int superblock_slot_remove(struct io *io, struct superblock *sb, const struct keyring *k, unsigned number,
+                           struct err *e) MUST_CHECK;
+/* Puts another secret into the slot that sb was unlocked with; its label stays unless there is a new one, and its cost
+ * where the new one is zeroes. */
+int superblock_slot_change(struct io *io, struct superblock *sb, const struct keyring *k,
+                           const struct superblock_slot *slot, struct err *e) MUST_CHECK;
+
+/* Writes a copy that is damaged, missing, forged or older anew, from the one that was unlocked, and logs it. Nothing is
+ * touched where both are the same, and nothing where another process is changing slots. */
+int superblock_repair(struct io *io, struct superblock *sb, const struct keyring *k, struct err *e) MUST_CHECK;
 
 #endif

@@ -27,7 +27,7 @@ struct mounting {
 	struct daemon daemon;
 	struct store store;
 	char *mountpoint; /* absolute */
-	struct passphrase pass;
+	struct secret_held secret;
 	struct core *core;
 	struct session *session;
 	bool made; /* STORE was made by this run */
@@ -85,7 +85,8 @@ static enum exit_status check_nested(struct mounting *m)
 static enum exit_status store_failed(struct mounting *m, int ret, const struct err *e)
 {
 	if (ret == -EKEYREJECTED)
-		return daemon_say(&m->daemon, EXIT_WRONG_PASS, "%s: wrong passphrase", m->o->store);
+		return daemon_say(&m->daemon, EXIT_WRONG_PASS, "%s: wrong %s", m->o->store,
+		                  secret_type_name(secret_source_type(&m->o->secret)));
 	return daemon_say(&m->daemon, store_status(ret), "%s: %s", m->o->store, err_text(e, ret));
 }
 
@@ -107,13 +108,13 @@ static enum exit_status open_store(struct mounting *m)
 	return ret ? store_failed(m, ret, &e) : EXIT_OK;
 }
 
-static enum exit_status read_passphrase(struct mounting *m)
+static enum exit_status read_secret(struct mounting *m)
 {
 	struct err e = {0};
-	char prompt[512];
 
-	(void)snprintf(prompt, sizeof(prompt), "%sassphrase for %s: ", m->made ? "New p" : "P", m->o->store);
-	int ret = passphrase_read(&m->o->pass, prompt, m->made, &m->pass, &e);
+	if (m->made && m->o->secret.recovery)
+		return daemon_say(&m->daemon, EXIT_USAGE, "a new store has no recovery key yet (see apfs init --help)");
+	int ret = secret_read(&m->o->secret, m->o->store, m->made, &m->secret, &e);
 	if (ret)
 		return daemon_say(&m->daemon, EXIT_NO_PASS, "%s", err_text(&e, ret));
 	return EXIT_OK;
@@ -123,6 +124,7 @@ static enum exit_status make_store(struct mounting *m)
 {
 	const struct core_format f = {
 	    .suite = (int)m->o->cipher,
+	    .pass_type = m->secret.secret.type,
 	    .kdf_ops = m->o->kdf_ops,
 	    .kdf_mem = m->o->kdf_mem,
 	    .uid = getuid(),
@@ -131,7 +133,7 @@ static enum exit_status make_store(struct mounting *m)
 	};
 	struct err e = {0};
 
-	int ret = core_format(m->store.io, &f, m->pass.data, m->pass.len, &e);
+	int ret = core_format(m->store.io, &f, m->secret.secret.data, m->secret.secret.len, &e);
 	if (ret)
 		return store_failed(m, ret, &e);
 	(void)daemon_say(&m->daemon, EXIT_OK, "made the store %s. " STORE_INDEX_NOTE, m->o->store);
@@ -151,8 +153,9 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	struct err e = {0};
 	struct core_options o = {
 	    .io = m->store.io,
-	    .pass = m->pass.data,
-	    .pass_len = m->pass.len,
+	    .pass = m->secret.secret.data,
+	    .pass_len = m->secret.secret.len,
+	    .pass_type = m->secret.secret.type,
 	    .memory = data_memory(m->o, threads, spare),
 	    .commit_interval_ms = m->o->commit_interval_ms,
 	    .compress = m->o->compress,
@@ -219,7 +222,7 @@ static enum exit_status prepare(struct mounting *m)
 	if (!status)
 		status = open_store(m);
 	if (!status)
-		status = read_passphrase(m);
+		status = read_secret(m);
 	return status;
 }
 
@@ -238,7 +241,7 @@ static enum exit_status start(struct mounting *m)
 		status = make_store(m);
 	if (!status)
 		status = open_core(m, threads, spare);
-	passphrase_release(&m->pass);
+	secret_release(&m->secret);
 	if (!status)
 		status = mount_session(m, threads, spare);
 	return status;
@@ -256,7 +259,7 @@ static enum exit_status finish(struct mounting *m, enum exit_status status)
 			status = status ? status : EXIT_SYSTEM;
 		}
 	}
-	passphrase_release(&m->pass);
+	secret_release(&m->secret);
 	store_release(&m->store);
 	free(m->mountpoint);
 	return status;

@@ -19,6 +19,7 @@ static const struct {
     {"init", "STORE", "make a new store", cmd_init},
     {"info", "PATH", "describe a store, a mount, or a file under a mount", cmd_info},
     {"passwd", "STORE", "change the passphrase of a store", cmd_passwd},
+    {"key", "STORE", "add, remove, list and test what opens a store", cmd_key},
     {"sync", "MOUNT", "make everything written to a mount durable", cmd_sync},
     {"umount", "MOUNT", "unmount, and wait until all of it is durable", cmd_umount},
 };

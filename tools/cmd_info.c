@@ -37,9 +37,7 @@ static void print_store(const struct superblock_info *info)
 	(void)printf("cipher:   %s\n", suite ? suite : "unknown");
 	(void)printf("index:    pages of %u bytes\n", info->page_size);
 	for (unsigned i = 0; i < info->slots; i++)
-		(void)printf("slot %-2u:  %s, Argon2id with %u passes over %s\n", info->slot[i].number,
-		             info->slot[i].type == 1 ? "passphrase" : "unknown kind", info->slot[i].kdf.ops,
-		             option_format_size(info->slot[i].kdf.mem, text, sizeof(text)));
+		command_print_slot(&info->slot[i]);
 }
 
 /* -ENOENT: it is not a store. */

@@ -2,6 +2,7 @@
 #ifndef APFS_TOOLS_COMMANDS_H
 #define APFS_TOOLS_COMMANDS_H
 
+#include "pipeline/superblock.h"
 #include "tools/exit_status.h"
 
 #include <argp.h>
@@ -9,6 +10,7 @@
 int cmd_init(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_passwd(int argc, char **argv);
+int cmd_key(int argc, char **argv);
 int cmd_sync(int argc, char **argv);
 int cmd_umount(int argc, char **argv);
 /* As umount(8) calls its helpers. */
@@ -18,5 +20,8 @@ int cmd_umount_helper(int argc, char **argv);
 const char *command_argument(int argc, char **argv, const char *args_doc, const char *doc);
 /* For the parser of a command with one argument and options: what is not an option of its own goes here. */
 error_t command_argument_parse(int key, char *arg, struct argp_state *state, const char *name, const char **argument);
+
+/* A line about a key slot. */
+void command_print_slot(const struct superblock_slot_info *slot);
 
 #endif

@@ -15,6 +15,8 @@ const char *argp_program_version = "apfs-mount " APFS_VERSION;
 enum key {
 	KEY_PASSFILE = 256,
 	KEY_EXTPASS,
+	KEY_KEYFILE,
+	KEY_RECOVERY,
 	KEY_INIT,
 	KEY_RO,
 	KEY_MEMORY,
@@ -36,6 +38,8 @@ static const struct argp_option option_table[] = {
     {NULL, 0, NULL, 0, "Passphrase (asked for at the terminal, or the next line of standard input):", 1},
     {"passfile", KEY_PASSFILE, "FILE", 0, "Take the first line of FILE", 1},
     {"extpass", KEY_EXTPASS, "COMMAND", 0, "Take the first line that COMMAND prints", 1},
+    {"keyfile", KEY_KEYFILE, "FILE", 0, "A key file instead of a passphrase", 1},
+    {"recovery-key", KEY_RECOVERY, NULL, 0, "A recovery key instead, read as a passphrase is", 1},
     {NULL, 0, NULL, 0, "Mounting:", 2},
     {"foreground", KEY_FOREGROUND, NULL, 0, "Stay in the foreground", 2},
     {"ro", KEY_RO, NULL, 0, "Mount read-only", 2},
@@ -166,10 +170,16 @@ static bool set(struct mount_options *o, int key, const char *arg)
 {
 	switch (key) {
 	case KEY_PASSFILE:
-		o->pass.file = arg;
+		o->secret.pass.file = arg;
 		return true;
 	case KEY_EXTPASS:
-		o->pass.command = arg;
+		o->secret.pass.command = arg;
+		return true;
+	case KEY_KEYFILE:
+		o->secret.keyfile = arg;
+		return true;
+	case KEY_RECOVERY:
+		o->secret.recovery = true;
 		return true;
 	case KEY_INIT:
 		o->init = true;
@@ -425,8 +435,9 @@ void mount_options_parse(struct mount_options *o, int argc, char **argv)
 		parse_helper(o, argc, argv);
 	else
 		(void)argp_parse(&argp, argc, argv, 0, NULL, o);
-	if (o->pass.file && o->pass.command)
-		usage(o, "passfile and extpass exclude each other");
+	const char *wrong = secret_source_check(&o->secret);
+	if (wrong)
+		usage(o, "%s", wrong);
 	if (!o->init && (o->cipher != CIPHER_AUTO || o->kdf_ops || o->kdf_mem))
 		usage(o, "cipher, kdf-ops and kdf-mem are chosen when a store is made: with --init");
 }

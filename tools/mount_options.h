@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "pipeline/cipher.h"
 #include "pipeline/codec.h"
-#include "tools/passphrase.h"
+#include "tools/secret.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,7 +18,7 @@ struct mount_options {
 	const char *store, *mountpoint;
 	bool foreground, init, read_only, noatime, debug;
 	bool fake; /* mount -f: check the arguments, mount nothing */
-	struct passphrase_source pass;
+	struct secret_source secret;
 	uint64_t memory;
 	uint32_t commit_interval_ms;
 	struct codec_choice compress;

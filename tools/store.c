@@ -41,19 +41,25 @@ static int busy(struct store *s, struct err *e)
 	return err_set(e, -EBUSY, ERR_BUSY, "in use by another process");
 }
 
-int store_open(const char *path, bool create, struct store *out, struct err *e)
+int store_open_beside(const char *path, struct store *out, struct err *e)
 {
 	struct stat st;
 
 	memset(out, 0, sizeof(*out));
-	if (create && mkdir(path, 0700) < 0 && errno != EEXIST)
-		return err_set(e, -errno, ERR_USAGE, "cannot make the directory: %s", strerror(errno));
 	out->path = realpath(path, NULL);
 	if (!out->path || stat(out->path, &st) < 0)
 		return err_set(e, errno == ENOENT ? -ENOENT : -errno, ERR_USAGE, "not a store: %s", strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return err_set(e, -ENOENT, ERR_USAGE, "not a store: not a directory");
-	int ret = io_posix_new(out->path, &out->io, e);
+	return io_posix_new(out->path, &out->io, e);
+}
+
+int store_open(const char *path, bool create, struct store *out, struct err *e)
+{
+	memset(out, 0, sizeof(*out));
+	if (create && mkdir(path, 0700) < 0 && errno != EEXIST)
+		return err_set(e, -errno, ERR_USAGE, "cannot make the directory: %s", strerror(errno));
+	int ret = store_open_beside(path, out, e);
 	if (ret)
 		return ret;
 	ret = io_lock(out->io);

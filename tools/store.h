@@ -19,6 +19,8 @@ struct store {
 /* Opens and locks; with `create` makes the directory if it is missing. -EBUSY with the holder's pid and host in e.
  * *out is released by store_release, also after a failure. */
 int store_open(const char *path, bool create, struct store *out, struct err *e) MUST_CHECK;
+/* The same without the lock: for what may be done while STORE is mounted. */
+int store_open_beside(const char *path, struct store *out, struct err *e) MUST_CHECK;
 /* Leaves the note for those who find STORE locked. Never fails for good: the note is only a courtesy. */
 void store_mark(struct store *s);
 void store_release(struct store *s);

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "pipeline/codec.h"
+#include "pipeline/keys.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,6 +27,7 @@ struct core_options {
 	struct io *io; /* locked by the caller; borrowed, outlives the volume */
 	const void *pass;
 	size_t pass_len;
+	enum secret_type pass_type;  /* 0: a passphrase */
 	uint64_t memory;             /* bytes for file data: dirty, cached, in flight; 0: 256 MiB */
 	uint32_t commit_interval_ms; /* 0: 5,000 */
 	struct codec_choice compress;
@@ -36,7 +38,8 @@ struct core_options {
 
 /* What a store is made with. */
 struct core_format {
-	int suite; /* enum cipher_suite; 0: by the machine */
+	int suite;                  /* enum cipher_suite; 0: by the machine */
+	enum secret_type pass_type; /* 0: a passphrase */
 	uint32_t kdf_ops;
 	uint64_t kdf_mem;        /* zeroes: the defaults */
 	uint32_t uid, gid, mode; /* of the root directory */

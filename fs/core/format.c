@@ -132,7 +132,8 @@ static int make_files(struct io *io, const struct core_format *f, struct err *e)
 int core_format(struct io *io, const struct core_format *f, const void *pass, size_t pass_len, struct err *e)
 {
 	struct format_scan scan = {0};
-	struct superblock_kdf kdf = {f->kdf_ops, f->kdf_mem};
+	const struct secret secret = {f->pass_type ? f->pass_type : SECRET_PASSPHRASE, pass, pass_len};
+	const struct superblock_slot first = {.secret = &secret, .kdf = {f->kdf_ops, f->kdf_mem}};
 	struct superblock *sb = NULL;
 	struct keyring *k = NULL;
 	int ret = keys_init(e);
@@ -146,7 +147,7 @@ int core_format(struct io *io, const struct core_format *f, const void *pass, si
 		return err_set(e, -EEXIST, ERR_USAGE, "the directory is an apfs store already");
 	if (scan.foreign)
 		return err_set(e, -ENOTEMPTY, ERR_USAGE, "the directory is not empty");
-	ret = superblock_new(io, (enum cipher_suite)f->suite, PAGE_SIZE_DEFAULT, kdf, pass, pass_len, &sb, &k, e);
+	ret = superblock_new(io, (enum cipher_suite)f->suite, PAGE_SIZE_DEFAULT, &first, &sb, &k, e);
 	if (ret)
 		return ret;
 	ret = make_files(io, f, e);

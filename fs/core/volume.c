@@ -135,6 +135,26 @@ static int ids_begin(struct core *c, struct err *e)
 	return ret;
 }
 
+/* Opens the superblock and its keys. A copy of it that is damaged is not left until it is needed. */
+static int keys_open(struct core *c, const struct core_options *o, struct err *e)
+{
+	const struct secret secret = {o->pass_type ? o->pass_type : SECRET_PASSPHRASE, o->pass, o->pass_len};
+	struct err why = {0};
+	int ret = superblock_open(c->io, &c->sb, e);
+
+	if (!ret)
+		ret = superblock_unlock(c->sb, &secret, &c->keyring, e);
+	if (ret)
+		return ret;
+	if (!o->read_only) {
+		ret = superblock_repair(c->io, c->sb, c->keyring, &why);
+		if (ret)
+			log_warn("a damaged copy of the superblock could not be repaired: %s", err_text(&why, ret));
+	}
+	keyring_forget_root(c->keyring);
+	return 0;
+}
+
 int core_open(const struct core_options *o, struct core **out, struct err *e)
 {
 	struct core *c = calloc(1, sizeof(*c));
@@ -146,9 +166,7 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 	options_default(c, o);
 	ret = keys_init(e);
 	if (!ret)
-		ret = superblock_open(c->io, &c->sb, e);
-	if (!ret)
-		ret = superblock_unlock(c->sb, o->pass, o->pass_len, &c->keyring, e);
+		ret = keys_open(c, o, e);
 	if (!ret)
 		ret = memory_init(c);
 	if (!ret)

@@ -67,7 +67,7 @@ int sbrig_open(struct superblock **sb)
 	return ret;
 }
 
-int sbrig_unlock_with(const char *pass, size_t len, uint8_t subkey[KEYS_LEN])
+int sbrig_unlock_secret(const struct secret *secret, uint8_t subkey[KEYS_LEN])
 {
 	struct superblock *sb;
 	struct keyring *k;
@@ -77,7 +77,7 @@ int sbrig_unlock_with(const char *pass, size_t len, uint8_t subkey[KEYS_LEN])
 	if (ret)
 		return ret;
 	err_reset(&e);
-	ret = superblock_unlock(sb, pass, len, &k, &e);
+	ret = superblock_unlock(sb, secret, &k, &e);
 	assert_int_equal(ret, e.code);
 	if (!ret) {
 		assert_int_equal(keyring_epoch(k), 1);
@@ -88,9 +88,27 @@ int sbrig_unlock_with(const char *pass, size_t len, uint8_t subkey[KEYS_LEN])
 	return ret;
 }
 
+int sbrig_unlock_with(const char *pass, size_t len, uint8_t subkey[KEYS_LEN])
+{
+	return sbrig_unlock_secret(&(struct secret){SECRET_PASSPHRASE, pass, len}, subkey);
+}
+
 int sbrig_unlock(const char *pass, uint8_t subkey[KEYS_LEN])
 {
 	return sbrig_unlock_with(pass, strlen(pass), subkey);
+}
+
+int sbrig_passwd(struct superblock *sb, const char *old_pass, const char *new_pass, struct err *e)
+{
+	const struct secret was = {SECRET_PASSPHRASE, old_pass, strlen(old_pass)};
+	const struct secret is = {SECRET_PASSPHRASE, new_pass, strlen(new_pass)};
+	struct keyring *k = NULL;
+	int ret = superblock_unlock(sb, &was, &k, e);
+
+	if (!ret)
+		ret = superblock_slot_change(sbrig_io, sb, k, &(struct superblock_slot){.secret = &is}, e);
+	keyring_free(k);
+	return ret;
 }
 
 void sbrig_remove(void)
@@ -103,9 +121,11 @@ void sbrig_remove(void)
 int sbrig_make(enum cipher_suite suite, uint32_t page_size, struct superblock_kdf kdf, const char *pass, size_t len,
                struct err *e)
 {
+	const struct secret secret = {SECRET_PASSPHRASE, pass, len};
+	const struct superblock_slot first = {.secret = &secret, .kdf = kdf};
 	struct superblock *sb;
 	struct keyring *k;
-	int ret = superblock_new(sbrig_io, suite, page_size, kdf, pass, len, &sb, &k, e);
+	int ret = superblock_new(sbrig_io, suite, page_size, &first, &sb, &k, e);
 
 	if (ret)
 		return ret;

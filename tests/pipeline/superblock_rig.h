@@ -48,7 +48,11 @@ void sbrig_store_both(const uint8_t *image, size_t len);
 int sbrig_open(struct superblock **sb);
 /* Opens and unlocks; the subkey is what a test compares. */
 int sbrig_unlock(const char *pass, uint8_t subkey[KEYS_LEN]);
+int sbrig_unlock_secret(const struct secret *secret, uint8_t subkey[KEYS_LEN]);
 int sbrig_unlock_with(const char *pass, size_t len, uint8_t subkey[KEYS_LEN]);
+
+/* Unlocks with one passphrase and puts another in its place. */
+int sbrig_passwd(struct superblock *sb, const char *old_pass, const char *new_pass, struct err *e) MUST_CHECK;
 
 /* Little-endian numbers of n bytes. */
 uint64_t sbrig_get(const uint8_t *p, size_t n);

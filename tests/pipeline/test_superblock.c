@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
+static const struct secret pass = {SECRET_PASSPHRASE, PASS, PASS_LEN}, next = {SECRET_PASSPHRASE, NEXT, NEXT_LEN};
+
 static void test_create(void **state)
 {
 	uint8_t image[SIZE], bak[SIZE], a[KEYS_LEN], b[KEYS_LEN];
@@ -111,15 +113,15 @@ static void test_passwd(void **state)
 	assert_int_equal(sbrig_unlock(PASS, a), 0);
 	assert_int_equal(sbrig_open(&sb), 0);
 	err_reset(&e);
-	assert_int_equal(superblock_passwd(sbrig_io, sb, "wrong", 5, NEXT, NEXT_LEN, sbrig_cheap, &e), -EKEYREJECTED);
+	assert_int_equal(sbrig_passwd(sb, "wrong", NEXT, &e), -EKEYREJECTED);
 	err_reset(&e);
-	assert_int_equal(superblock_passwd(sbrig_io, sb, PASS, PASS_LEN, "", 0, sbrig_cheap, &e), -EINVAL);
+	assert_int_equal(sbrig_passwd(sb, PASS, "", &e), -EINVAL);
 	sbrig_load("superblock", after);
 	assert_memory_equal(before, after, SIZE);
-	assert_int_equal(superblock_passwd(sbrig_io, sb, PASS, PASS_LEN, NEXT, NEXT_LEN, sbrig_cheap, NULL), 0);
+	assert_int_equal(sbrig_passwd(sb, PASS, NEXT, NULL), 0);
 	/* the object at hand follows, and so do both copies */
-	assert_int_equal(superblock_unlock(sb, PASS, PASS_LEN, &k, NULL), -EKEYREJECTED);
-	assert_int_equal(superblock_unlock(sb, NEXT, NEXT_LEN, &k, NULL), 0);
+	assert_int_equal(superblock_unlock(sb, &pass, &k, NULL), -EKEYREJECTED);
+	assert_int_equal(superblock_unlock(sb, &next, &k, NULL), 0);
 	keyring_free(k);
 	superblock_free(sb);
 	sbrig_load("superblock", after);
@@ -138,7 +140,7 @@ static void test_passwd(void **state)
 	assert_memory_equal(a, b, KEYS_LEN);
 	/* the next change ends that */
 	assert_int_equal(sbrig_open(&sb), 0);
-	assert_int_equal(superblock_passwd(sbrig_io, sb, NEXT, NEXT_LEN, "third", 5, sbrig_cheap, NULL), 0);
+	assert_int_equal(sbrig_passwd(sb, NEXT, "third", NULL), 0);
 	superblock_free(sb);
 	assert_int_equal(sbrig_unlock(PASS, b), -EKEYREJECTED);
 	assert_int_equal(sbrig_unlock(NEXT, b), -EKEYREJECTED);
@@ -154,8 +156,8 @@ static void test_two_slots(void **state)
 	(void)state;
 	sbrig_create(image);
 	sbrig_decode_root(image, root);
-	assert_int_equal(slot_seal(image + SLOTS + (size_t)5 * 256, (struct slot_place){image + 32, 5}, sbrig_cheap,
-	                           NEXT, NEXT_LEN, root, NULL),
+	assert_int_equal(slot_seal(image + SLOTS + (size_t)5 * 256, (struct slot_place){image + 32, 5},
+	                           &(struct superblock_slot){.secret = &next, .kdf = sbrig_cheap}, root, NULL),
 	                 0);
 	image[SLOTS + 9 * 256] = 77; /* of a type that is still to come: passed over, and kept */
 	image[SLOTS + 9 * 256 + 200] = 78;
@@ -169,7 +171,7 @@ static void test_two_slots(void **state)
 	assert_int_equal(superblock_info(sb)->slots, 3);
 	assert_int_equal(superblock_info(sb)->slot[1].number, 5);
 	assert_int_equal(superblock_info(sb)->slot[2].type, 77);
-	assert_int_equal(superblock_passwd(sbrig_io, sb, NEXT, NEXT_LEN, "third", 5, sbrig_cheap, NULL), 0);
+	assert_int_equal(sbrig_passwd(sb, NEXT, "third", NULL), 0);
 	superblock_free(sb);
 	assert_int_equal(sbrig_unlock(PASS, b), 0);
 	assert_int_equal(sbrig_unlock("third", b), 0);
@@ -208,7 +210,7 @@ static void test_no_memory(void **state)
 	assert_int_equal(sbrig_unlock(PASS, subkey), -ENOMEM);
 	assert_int_equal(sbrig_open(&sb), 0);
 	err_reset(&e);
-	assert_int_equal(superblock_passwd(sbrig_io, sb, PASS, PASS_LEN, NEXT, NEXT_LEN, sbrig_cheap, &e), -ENOMEM);
+	assert_int_equal(sbrig_passwd(sb, PASS, NEXT, &e), -ENOMEM);
 	assert_non_null(strstr(e.text, "2048 MiB"));
 	superblock_free(sb);
 	assert_int_equal(setrlimit(RLIMIT_AS, &was), 0);
@@ -245,8 +247,7 @@ static void test_write_fails(void **state)
 		assert_int_equal(sbrig_unlock(PASS, a), 0);
 		fail_path = paths[i];
 		assert_int_equal(sbrig_open(&sb), 0);
-		assert_int_equal(superblock_passwd(sbrig_io, sb, PASS, PASS_LEN, NEXT, NEXT_LEN, sbrig_cheap, NULL),
-		                 -ENOSPC);
+		assert_int_equal(sbrig_passwd(sb, PASS, NEXT, NULL), -ENOSPC);
 		superblock_free(sb);
 		sbrig_io->ops = real_ops;
 		assert_int_equal(sbrig_unlock(PASS, b), 0); /* the old one goes on */
