@@ -13,6 +13,9 @@
 
 #define WINDOW_BITS 16
 #define KEPT        48
+/* One allocation of a decoder: more than the code tables of any stream, less than the window that a hostile one wants.
+ */
+#define DECODER_MAX ((size_t)2 << 20)
 
 struct block {
 	void *p;
@@ -22,6 +25,7 @@ struct block {
 
 struct brotli_state {
 	struct block kept[KEPT];
+	bool decoding;
 	bool failed; /* an allocation did, which the library reports as any other failure */
 };
 
@@ -32,6 +36,8 @@ static void *brotli_lend(void *opaque, size_t size)
 	struct block *best = NULL, *empty = NULL;
 	void *p;
 
+	if (s->decoding && size > DECODER_MAX)
+		return NULL;
 	for (struct block *b = s->kept; b < s->kept + KEPT; b++) {
 		if (!b->p)
 			empty = empty ? empty : b;
@@ -93,7 +99,7 @@ static int brotli_compress(void *state, int level, const void *in, size_t len, v
 	size_t left_in = len, left_out = cap;
 	int ret = 0;
 
-	s->failed = false;
+	s->failed = s->decoding = false;
 	enc = BrotliEncoderCreateInstance(brotli_lend, brotli_return, s);
 	if (!enc)
 		return -ENOMEM;
@@ -118,6 +124,7 @@ static int brotli_decompress(void *state, const void *in, size_t len, void *out,
 	size_t left_in = len, left_out = plain_len;
 
 	s->failed = false;
+	s->decoding = true;
 	dec = BrotliDecoderCreateInstance(brotli_lend, brotli_return, s);
 	if (!dec)
 		return -ENOMEM;

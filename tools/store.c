@@ -30,8 +30,10 @@ static int busy(struct store *s, struct err *e)
 		pid = strtol(text, &end, 10);
 		while (*end == ' ')
 			end++;
-		size_t n = strcspn(end, " \n");
-		if (n < sizeof(host)) {
+		size_t n = 0;
+		while (end[n] > ' ' && end[n] <= '~') /* nothing that a terminal would obey */
+			n++;
+		if (n < sizeof(host) && (!end[n] || end[n] == '\n')) {
 			memcpy(host, end, n);
 			host[n] = 0;
 		}

@@ -1,11 +1,15 @@
 #include "pipeline/codec.h"
 
+#include <brotli/encode.h>
 #include <errno.h>
+#include <lz4.h>
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zstd.h>
 
 #include <cmocka.h>
 
@@ -152,6 +156,38 @@ static void test_damage(void **state)
 	}
 	free(small);
 	free(room);
+}
+
+/* A few KiB that claim to be a lot more than a frame: refused, and nothing of that size is allocated. */
+static void test_bomb(void **state)
+{
+	static uint8_t bomb[1u << 20], zeroes[64u << 20];
+	size_t len[CODEC_COUNT] = {0}, at[CODEC_COUNT] = {0}, end = 0;
+	struct codec_ctx *fresh;
+
+	(void)state;
+	len[CODEC_LZ4] = (size_t)LZ4_compress_default((char *)zeroes, (char *)bomb, sizeof(zeroes), sizeof(bomb));
+	end += at[CODEC_ZSTD] = len[CODEC_LZ4];
+	len[CODEC_ZSTD] = ZSTD_compress(bomb + end, sizeof(bomb) - end, zeroes, sizeof(zeroes), 19);
+	end += len[CODEC_ZSTD];
+	at[CODEC_BROTLI] = end;
+	len[CODEC_BROTLI] = sizeof(bomb) - end;
+	assert_true(
+	    BrotliEncoderCompress(5, 24, BROTLI_MODE_GENERIC, sizeof(zeroes), zeroes, &len[CODEC_BROTLI], bomb + end));
+	assert_int_equal(codec_ctx_new(&fresh), 0);
+	struct mallinfo2 before = mallinfo2();
+	for (int i = CODEC_LZ4; i < CODEC_COUNT; i++) {
+		assert_in_range(len[i], 1, sizeof(zeroes) / 200);
+		assert_int_equal(codec_decompress(fresh, (enum codec_id)i, bomb + at[i], len[i], plain, UNIT),
+		                 -EBADMSG);
+		assert_int_equal(codec_decompress(fresh, (enum codec_id)i, bomb + at[i], len[i], plain, UNIT + 1),
+		                 -EBADMSG);
+		assert_int_equal(codec_decompress(fresh, (enum codec_id)i, bomb + at[i], len[i], plain, 1u << 26),
+		                 -EBADMSG);
+	}
+	struct mallinfo2 after = mallinfo2();
+	assert_in_range(after.uordblks + after.hblkhd, 0, before.uordblks + before.hblkhd + (3u << 20));
+	codec_ctx_free(fresh);
 }
 
 static void test_stored_and_unknown(void **state)
@@ -311,6 +347,7 @@ int main(void)
 	    cmocka_unit_test(test_cap),
 	    cmocka_unit_test(test_bounds),
 	    cmocka_unit_test(test_damage),
+	    cmocka_unit_test(test_bomb),
 	    cmocka_unit_test(test_stored_and_unknown),
 	    cmocka_unit_test(test_choices),
 	    cmocka_unit_test(test_incompressible),

@@ -1,0 +1,133 @@
+#!/usr/bin/python3
+"""Writes the first inputs of the fuzz targets, from which a fuzzer finds others.
+
+usage: seeds.py DIRECTORY        makes DIRECTORY/<target>/seed-*
+
+Each target says in its first lines what its input is.
+"""
+
+import os
+import struct
+import sys
+
+import brotli
+import lz4.block
+import zstandard
+
+TEXT = b"".join(b"line %d of a text that compresses\n" % n for n in range(60))
+
+
+def codec():
+    packed = (TEXT, lz4.block.compress(TEXT, store_size=False), zstandard.compress(TEXT), brotli.compress(TEXT))
+    for number, data in enumerate(packed):
+        yield struct.pack("<BH", number, len(TEXT) - 1) + data
+        yield struct.pack("<BH", number | 0x80, 7) + TEXT
+    zeroes = bytes(1 << 20)  # more than a frame may hold
+    for number, data in ((1, lz4.block.compress(zeroes, store_size=False)), (2, zstandard.compress(zeroes)),
+                         (3, brotli.compress(zeroes))):
+        yield struct.pack("<BH", number, 65535) + data
+
+
+def frames(*codecs):
+    out = bytes([len(codecs) - 1])
+    for c in codecs:
+        out += struct.pack("<BHH", c | 0x80, 0, 300) + TEXT[:300]
+    return out
+
+
+def segment():
+    for suite in range(3):
+        yield bytes([suite, 0x80, 0]) + struct.pack("<HBBI", 1, 0, 1 + suite, 1) + b"the uuid of it\0\0" + bytes(40)
+        record = struct.pack("<BHQ", 1, 7, 9) + bytes(20)
+        yield bytes([suite, 1]) + record + frames(0, 1, 2, 3) + record + frames(2)
+        header = struct.pack("<QIIIII", 9, 500, 300, 12, 1, 1)
+        table = b"\x02\x00\xac\x02" + struct.pack("<IIB", 300, 328, 0)
+        yield bytes([suite, 1]) + struct.pack("<BH", 0, 7) + header + struct.pack("<H", len(table)) + table + bytes(99)
+        for flags in (6, 7, 15):
+            places = struct.pack("<QIIB", 104, 500, 100, 1) + struct.pack("<HIB", 299, 120, 1) * 2 + bytes([0, 2])
+            yield bytes([suite, 2, flags]) + places + frames(1, 1)
+
+
+def edit(*places):
+    return b"".join(struct.pack("<IB", at, len(data)) + data for at, data in places)
+
+
+def superblock():
+    for flags in range(0, 16, 2):
+        yield bytes([flags])
+    for at, data in ((8, b"\2"), (12, b"\0\x40"), (16, b"\1"), (24, b"\1"), (48, b"\4"), (52, b"\0\2"), (52, b"\1\x10"),
+                     (64, b"\2"), (68, b"\2"), (512, b"\2"), (516, b"\2"), (520, b"\0"), (528, b"\xff" * 8),
+                     (768, b"\1\0\0\0\1\0\0\0\1\0\0\0\0\0\0\0\0\0\x80"), (4608, b"\2"), (4704, b"\1"), (4704, b"\2")):
+        yield bytes([6]) + edit((at, data))
+        yield bytes([14]) + edit((at, data))
+    yield bytes([1]) + b"apfs-sb\n\2\0\0\0" + bytes(100)
+
+
+def options():
+    values = ("4096", "64K", "4.5M", "1GiB", "2gb", "16E", "0.5", "5s", "250ms", "10m", "1.5h", "off", "lz4:-64", "zstd:19",
+              "brotli:4", "zstd:3", "aes-256-gcm", "debug", "32", "18446744073709551616", "-1", "99999999999999999999.9k")
+    for value in values:
+        yield b"\0" + value.encode()
+        yield b"\1" + value.encode()
+    for words in ("ro,noatime,memory=64M,commit-interval=10s,compress=zstd:3,threads=8,workers=2,log=stderr,debug",
+                  "init,cipher=auto,kdf-ops=1,kdf_mem=8M", "passfile=/a\\,b,allow_other", "passfile=a,extpass=b", "remount",
+                  "x-systemd.automount,nofail,_netdev,context=a", ",,,", "ro=1", "memory", "log-level=warn,log=file\\"):
+        yield b"\2" + words.encode()
+
+
+def notes():
+    yield b"\x01" + b"1234 host\n"
+    yield b"\x01" + b"99999999999999999999 " + b"h" * 70
+    yield b"\x01" + b"5 a\033[31mb\n"
+    yield b"\x00" + b"36 35 98:0 / /mnt rw,relatime shared:1 - fuse.apfs /store rw,user_id=0\n"
+    yield b"\x00" + b"36 35 98:0 / /mn\\164 rw - " + b"t" * 80 + b" x\n"
+    yield b"\x00" + b"36 35 x / /mnt - y"
+
+
+def acl():
+    def entries(*list_):
+        return struct.pack("<II", 0o100640, 2) + b"".join(struct.pack("<HHI", *e) for e in list_)
+
+    no = 0xFFFFFFFF
+    yield entries((1, 6, no), (4, 4, no), (0x20, 0, no))
+    yield entries((1, 7, no), (2, 5, 1000), (4, 5, no), (8, 4, 50), (0x10, 5, no), (0x20, 1, no))
+    yield entries((1, 7, no), (2, 5, 1000), (4, 5, no), (0x20, 1, no))
+    yield entries((1, 8, no), (4, 5, no), (0x20, 1, no))
+
+
+def name(text):
+    return bytes([len(text)]) + text
+
+
+def core():
+    make = lambda mode, text, parent=0: bytes([0, parent]) + struct.pack("<I", mode) + name(text)
+    xattr = lambda which, text, value, ino=1: bytes([3, ino, which]) + struct.pack("<H", len(value)) + name(text) + value
+    file = lambda which, off, n, ino=1: bytes([5, ino, which]) + struct.pack("<QH", off, n)
+    names = lambda which, other, *texts: bytes([2 | which << 3, 0, other]) + b"".join(map(name, texts))
+    tree = make(0o100644, b"file") + make(0o040755, b"dir") + make(0o100600, b"inner", 2) + make(0o010644, b"fifo")
+    acl_ = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in ((1, 7, 0), (4, 5, 0), (0x20, 1, 0)))
+    setattr_ = bytes([4, 1]) + struct.pack("<HIIQQI", 0x2FF, 0o4755, 1000, 5000, 1 << 40, 7)
+    yield tree + file(2, 0, 60000) + file(0x72, 100_000, 5000) + file(1, 0, 65535) + file(4, 5, 0) + file(12, 5, 0)
+    yield tree + xattr(0, b"user.a", b"value") + xattr(1, b"user.a", b"") + xattr(3, b"", bytes(100)) + xattr(2, b"user.a", b"")
+    yield tree + xattr(0, b"system.posix_acl_access", acl_) + xattr(0, b"system.posix_acl_default", acl_, 2) + setattr_
+    yield tree + xattr(0, b"user.apfs.info", b"x") + xattr(1, b"user.apfs.info", bytes(99)) + xattr(0, b"security.capability", b"1")
+    yield tree + names(1, 1, b"hard") + names(2, 0, b"file") + names(4, 2, b"hard", b"moved") + names(3, 0, b"dir") + bytes([6, 0])
+    yield tree + names(4, 2, b"dir", b"into itself") + names(6, 0, b"file", b"dir") + names(5, 0, b"file", b"dir")
+    yield tree + setattr_ + file(2, 4000, 5000) + bytes([15, 1, 15, 0]) + file(0x82, 1 << 62, 5)
+    yield bytes([1, 0]) + struct.pack("<H", 4095) + name(b"soft") + name(b"../target") + names(0, 0, b"soft")
+    yield make(0, b"") + make(0, b".") + make(0, b"..") + make(0, b"a/b") + make(0, b"x" * 255) + make(0o170000, b"what")
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    for target in (codec, segment, superblock, options, notes, acl, core):
+        folder = os.path.join(sys.argv[1], target.__name__)
+        os.makedirs(folder, exist_ok=True)
+        for number, data in enumerate(target()):
+            with open(f"{folder}/seed-{number:02}", "wb") as f:
+                f.write(data)
+
+
+if __name__ == "__main__":
+    main()
