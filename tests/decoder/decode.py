@@ -153,6 +153,12 @@ def secret_of(args):
     if args.passfile:
         with open(args.passfile, "rb") as f:
             return 1, f.readline().removesuffix(b"\n")
+    if args.keyfile:
+        with open(args.keyfile, "rb") as f:
+            return 2, f.read()
+    if args.recovery:
+        with open(args.recovery, encoding="ascii") as f:
+            return 3, store.recovery_key(f.readline().removesuffix("\n"))
     raise SystemExit("one of --passfile, --keyfile, --recovery is needed")
 
 

@@ -17,6 +17,7 @@ from nacl import bindings, exceptions
 
 FRAME_MAX = 65536
 CHUNK_MAX = 1 << 24
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class Damage(Exception):
@@ -76,6 +77,21 @@ class Reader:
         need(self.at == len(self.data), "bytes left over")
 
 
+def recovery_key(text):
+    """The 32 bytes of a recovery key's text."""
+    for a, b in ("O0", "I1", "L1", "UV", (" ", ""), ("-", ""), ("\t", ""), ("\r", "")):
+        text = text.upper().replace(a, b)
+    if len(text) != 56 or set(text) - set(CROCKFORD):
+        raise WrongSecret("not a recovery key")
+    value = 0
+    for c in text:
+        value = value << 5 | CROCKFORD.index(c)
+    data = value.to_bytes(35, "big")
+    if blake2b(data[:32], b"", b"apfs-recovery")[:3] != data[32:]:
+        raise WrongSecret("the recovery key's checksum")
+    return data[:32]
+
+
 # --- superblock and keys ----------------------------------------------------------------------------------------------
 
 
@@ -89,8 +105,8 @@ class Superblock:
         if version != 1:
             raise SystemExit(f"format version {version} is unknown")
         need(len(image) == self.SIZE, "the superblock's length")
-        fields = struct.unpack_from("<IQQ16sIIqII", image, 12)
-        size, required, _, self.uuid, self.suite, self.page_size, _, self.epoch, self.index_epoch = fields
+        fields = struct.unpack_from("<IQQ16sIIqIIQ", image, 12)
+        size, required, _, self.uuid, self.suite, self.page_size, _, self.epoch, self.index_epoch, self.generation = fields
         if required or self.suite not in NONCE:
             raise SystemExit("the store needs what this program does not know")
         need(size == self.SIZE and 512 <= self.page_size <= 65536, "the superblock's sizes")
@@ -101,20 +117,27 @@ class Superblock:
         for number in range(16):
             root = self.slot_open(number, secret)
             if root:
-                mac = blake2b(self.image[:8128], subkey(root, 3, 0, b"mac"))
-                need(hmac.compare_digest(mac, self.image[8128:8160]), "the superblock's MAC")
+                need(self.authentic(root), "the superblock's MAC")
+                self.slot = number
                 return root
         raise WrongSecret("no key slot takes this")
 
+    def authentic(self, root):
+        mac = blake2b(self.image[:8128], subkey(root, 3, 0, b"mac"))
+        return hmac.compare_digest(mac, self.image[8128:8160])
+
+    def slot_bytes(self, number):
+        return self.image[512 + 256 * number :][:256]
+
     def slot_open(self, number, secret):
         """secret: a pair of the slot's type and the bytes."""
-        slot = self.image[512 + 256 * number :][:256]
+        slot = self.slot_bytes(number)
         kind, derivation, ops, mem, salt, commitment, nonce, wrapped = struct.unpack("<III4xQ16s32s64x24s48s48x", slot)
-        if kind != secret[0]:
+        if kind != secret[0] or derivation != (2 if kind == 3 else 1):
             return None
-        if derivation == 1:
-            if not (1 <= ops <= 64 and 8 << 20 <= mem <= 4 << 30 and mem % 1024 == 0):
-                return None
+        if kind == 3:
+            key = subkey(secret[1], 66, 0, salt)
+        elif 1 <= ops <= 64 and 8 << 20 <= mem <= 4 << 30 and mem % 1024 == 0:
             key = bindings.crypto_pwhash_alg(32, secret[1], salt, ops, mem, bindings.crypto_pwhash_ALG_ARGON2ID13)
         else:
             return None
@@ -135,17 +158,33 @@ class Superblock:
         return keys
 
 
-def open_superblock(path, secret):
-    """The superblock and its master keys."""
-    last = WrongSecret("there is no superblock: not a store")
+def superblock_copies(path):
+    """The whole copies, and the last reason why one is not."""
+    found, why = [], WrongSecret("there is no superblock: not a store")
     for name in ("superblock", "superblock.bak"):
         try:
             with open(os.path.join(path, name), "rb") as f:
-                sb = Superblock(f.read())
-            return sb, sb.master_keys(sb.root_key(secret))
-        except (Damage, WrongSecret, FileNotFoundError) as why:
-            last = why
-    raise last
+                found.append(Superblock(f.read()))
+        except (Damage, FileNotFoundError) as e:
+            why = e
+    return found, why
+
+
+def open_superblock(path, secret):
+    """The superblock and its master keys."""
+    copies, why = superblock_copies(path)
+    for sb in copies:
+        try:
+            root = sb.root_key(secret)
+        except (Damage, WrongSecret) as e:
+            why = e
+            continue
+        other = copies[-1]
+        newer = other.generation > sb.generation and other.slot_bytes(sb.slot) == sb.slot_bytes(sb.slot)
+        if newer and other.authentic(root):
+            sb = other
+        return sb, sb.master_keys(root)
+    raise why
 
 
 # --- segments ---------------------------------------------------------------------------------------------------------

@@ -3,16 +3,18 @@
 
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PYTHON = "/usr/bin/python3"  # the one that Debian's python3-* packages are for
+DECODER = os.environ.get("DECODER") or f"{HERE}/decode.py"
 sys.path[:0] = [HERE, os.path.join(HERE, "../mount")]
 
 import manifest  # noqa: E402
-from apfsmount import Volume, check, main, need, seed, text  # noqa: E402
+from apfsmount import FAST, Volume, check, main, need, run, seed, text, tool  # noqa: E402
 
 
 def fill(root, rng):
@@ -75,7 +77,7 @@ def expected(v):
 
 
 def decoded(v, *options):
-    argv = [PYTHON, "-B", os.environ.get("DECODER") or f"{HERE}/decode.py", *options, "--scan", v.store]
+    argv = [PYTHON, "-B", DECODER, *options, "--scan", v.store]
     done = subprocess.run(argv, capture_output=True, text=True, errors="surrogateescape", check=False)
     check(done.returncode == 0, f"the decoder failed: {done.stderr[-2000:]}")
     return done.stdout.splitlines()
@@ -85,6 +87,36 @@ def compare(want, got):
     for a, b in zip(want, got):
         check(a == b, f"differs:\n  mount   {a}\n  decoder {b}")
     check(len(want) == len(got), f"{len(want)} entries of the mount, {len(got)} of the decoder")
+
+
+def key_slots(v):
+    """Slots of the other two kinds: what opens them, as options of the decoder."""
+    keyfile, recovery = f"{v.root}/keyfile", f"{v.root}/recovery"
+    with open(keyfile, "wb") as f:
+        f.write(os.urandom(100) + b"\n")
+    run(tool("apfs"), "key", "add", "--passfile", v.passfile, "--new-keyfile", keyfile, *FAST, v.store)
+    printed = run(tool("apfs"), "key", "recovery", "--passfile", v.passfile, "--label", "paper", v.store)
+    with open(recovery, "w", encoding="ascii") as f:
+        f.write(re.search(r"([0-9A-Z]{4}-){13}[0-9A-Z]{4}", printed).group() + "\n")
+    return (("--keyfile", keyfile), ("--recovery", recovery))
+
+
+def keys():
+    """Every kind of key slot, a damaged first superblock, and what no slot takes."""
+    with Volume() as v:
+        with open(v.path("file"), "wb") as f:
+            f.write(b"content")
+        want = expected(v)
+        v.umount()
+        others = key_slots(v)
+        for secret in (("--passfile", v.passfile), *others):
+            compare(want, decoded(v, *secret))
+        with open(f"{v.store}/superblock", "r+b") as f:
+            f.seek(600)
+            f.write(b"x")
+        compare(want, decoded(v, *others[1]))
+        done = subprocess.run([PYTHON, "-B", DECODER, "--passfile", others[0][1], v.store], capture_output=True, check=False)
+        check(done.returncode and not done.stdout and b"no key slot" in done.stderr, f"a wrong passphrase: {done}")
 
 
 def volume(suite, compress, rng):
@@ -113,4 +145,4 @@ def decoder():
 
 
 if __name__ == "__main__":
-    main(decoder)
+    main(keys, decoder)

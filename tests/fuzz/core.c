@@ -18,6 +18,7 @@
 #define OPS_MAX 200u
 #define DATA    65536u
 
+static const char key[] = "a recovery key has just 32 bytes"; /* needs no Argon2id */
 static const struct core_cred cred = {1000, 1000, 022};
 
 struct state {
@@ -30,11 +31,11 @@ struct state {
 static struct io *pristine(void)
 {
 	static struct io *io;
-	const struct core_format f = {.kdf_ops = 1, .kdf_mem = 8 << 20, .mode = 0755};
+	const struct core_format f = {.pass_type = SECRET_RECOVERY, .mode = 0755};
 
 	if (!io) {
 		io = mem_new();
-		must(!core_format(io, &f, "pass", 4, NULL));
+		must(!core_format(io, &f, key, strlen(key), NULL));
 	}
 	return io;
 }
@@ -43,8 +44,9 @@ static void open_core(struct state *s, struct io *io)
 {
 	const struct core_options o = {
 	    .io = io,
-	    .pass = "pass",
-	    .pass_len = 4,
+	    .pass = key,
+	    .pass_len = strlen(key),
+	    .pass_type = SECRET_RECOVERY,
 	    .memory = 32 << 20,
 	    .commit_interval_ms = 3600000,
 	    .compress = {CODEC_LZ4, 0},

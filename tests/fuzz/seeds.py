@@ -53,14 +53,26 @@ def edit(*places):
 
 
 def superblock():
-    for flags in range(0, 16, 2):
+    for flags in range(0, 32, 2):
         yield bytes([flags])
     for at, data in ((8, b"\2"), (12, b"\0\x40"), (16, b"\1"), (24, b"\1"), (48, b"\4"), (52, b"\0\2"), (52, b"\1\x10"),
                      (64, b"\2"), (68, b"\2"), (512, b"\2"), (516, b"\2"), (520, b"\0"), (528, b"\xff" * 8),
-                     (768, b"\1\0\0\0\1\0\0\0\1\0\0\0\0\0\0\0\0\0\x80"), (4608, b"\2"), (4704, b"\1"), (4704, b"\2")):
+                     (4608, b"\2"), (4704, b"\1"), (4704, b"\2")):
         yield bytes([6]) + edit((at, data))
         yield bytes([14]) + edit((at, data))
+    slot = b"\1\0\0\0\1\0\0\0\1" + bytes(9) + b"\x80"
+    yield bytes([30]) + edit((512, slot), (768, slot), (1024, slot))
+    yield bytes([6]) + edit(*((512 + 256 * n, b"\3\0\0\0\2") for n in range(2, 16)))
+    yield bytes([14]) + edit((72, b"\xff"), (584, b"label\x1b[31m\xff\\"))
     yield bytes([1]) + b"apfs-sb\n\2\0\0\0" + bytes(100)
+
+
+def recovery():
+    yield b"000G-40R4-0M30-E209-185G-R38E-1W81-24GK-2GAH-C5RR-34D1-P70X-3RFR-M1PA"
+    yield b"oooG 4or4 om3o e2o9 i85g r38e iw8l 24gk 2gah c5rr 34dl p7ox 3rfr mlpa\r"
+    yield b"000G-40R4-0M30-E209-185G-R38E-1W81-24GK-2GAH-C5RR-34D1-P70X-3RFR-M1PB"
+    yield "a label \\ \u00e4\u4e00\U0001f600 \u202e \x1b[31m".encode()
+    yield b"\xc0\x80 \xed\xa0\x80 \xf4\x90\x80\x80 \xe4\xb8"
 
 
 def options():
@@ -121,7 +133,7 @@ def core():
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    for target in (codec, segment, superblock, options, notes, acl, core):
+    for target in (codec, segment, superblock, recovery, options, notes, acl, core):
         folder = os.path.join(sys.argv[1], target.__name__)
         os.makedirs(folder, exist_ok=True)
         for number, data in enumerate(target()):
