@@ -55,6 +55,7 @@ int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct
 					  .uuid = o->uuid,
 					  .suite = suite,
 					  .next_id = o->next_segment,
+					  .full = o->segment_size ? o->segment_size : PIPELINE_SEGMENT_SIZE,
 					  .read_only = o->read_only,
 				      });
 	p->reader = (struct reader){.store = &p->store, .workers = p->workers};

@@ -29,6 +29,7 @@ struct pipeline_options {
 	enum cipher_suite suite; /* what new segments are sealed with */
 	unsigned workers;        /* threads of the pool, 0: the default for this machine */
 	uint64_t next_segment;   /* the first segment id never used */
+	uint64_t segment_size;   /* bytes, 0: PIPELINE_SEGMENT_SIZE */
 	bool read_only;
 };
 

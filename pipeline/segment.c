@@ -33,6 +33,7 @@ void segment_store_init(struct segment_store *s, const struct segment_store_opti
 	memcpy(s->uuid, o->uuid, sizeof(s->uuid));
 	s->suite = o->suite;
 	s->next_id = o->next_id;
+	s->full = o->full;
 	s->read_only = o->read_only;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_cond_init(&s->created, NULL);

@@ -79,7 +79,7 @@ struct segment_store {
 	RB_HEAD(segment_tree, segment) by_id;
 	TAILQ_HEAD(segment_list, segment) idle, dirty, made; /* idle: open, unused, the latest first */
 	unsigned nopen;
-	uint64_t next_id;
+	uint64_t next_id, full; /* full: bytes from which on a segment takes no more */
 
 	struct segment *current, *current_inline, *ready; /* ready: made ahead, not yet known by an id */
 	bool creating;                                    /* by some thread */
@@ -101,7 +101,7 @@ struct segment_store_options {
 	struct workers *workers;
 	const uint8_t *uuid;
 	enum cipher_suite suite;
-	uint64_t next_id;
+	uint64_t next_id, full;
 	bool read_only;
 };
 

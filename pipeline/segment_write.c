@@ -171,7 +171,7 @@ static void prepare_task(void *arg)
 /* Has the next segment made in the background once the current one is half full. */
 static void prepare_locked(struct segment_store *s)
 {
-	if (!s->current || s->current->end < PIPELINE_SEGMENT_SIZE / 2)
+	if (!s->current || s->current->end < s->full / 2)
 		return;
 	if (s->ready || s->creating || s->preparing || s->prepare_failed)
 		return;
@@ -194,18 +194,18 @@ static void retire_locked(struct segment_store *s, struct segment *seg)
 /* --- sealing into one --------------------------------------------------------------------------------------------- */
 
 /* Whether the current segment will be full with what is under way, whose size is guessed from what went before. */
-static bool full_locked(const struct segment *seg)
+static bool full_locked(const struct segment_store *s, const struct segment *seg)
 {
 	uint64_t expected = seg->promised;
 
 	if (seg->settled)
 		expected = seg->promised * (seg->end - seg->header_len) / seg->settled;
-	return seg->end + expected >= PIPELINE_SEGMENT_SIZE;
+	return seg->end + expected >= s->full;
 }
 
 static int current_file_locked(struct segment_store *s, struct err *e)
 {
-	if (s->current && full_locked(s->current))
+	if (s->current && full_locked(s, s->current))
 		retire_locked(s, s->current);
 	while (!s->current) {
 		if (s->failed)

@@ -31,7 +31,8 @@ struct core_options {
 	uint64_t memory;             /* bytes for file data: dirty, cached, in flight; 0: 256 MiB */
 	uint32_t commit_interval_ms; /* 0: 5,000 */
 	struct codec_choice compress;
-	unsigned workers; /* 0: by the machine */
+	unsigned workers;      /* 0: by the machine */
+	uint64_t segment_size; /* bytes of a segment file; 0: 64 MiB */
 	bool read_only, noatime;
 	const struct clock *clock; /* NULL: the system's */
 };

@@ -105,6 +105,7 @@ static int pipeline_init(struct core *c, struct err *e)
 	                             .keyring = c->keyring,
 	                             .suite = info->suite,
 	                             .workers = c->opt.workers,
+	                             .segment_size = c->opt.segment_size,
 	                             .read_only = c->opt.read_only};
 	int ret = highest_segment(c, &c->last_segment);
 

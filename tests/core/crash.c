@@ -247,20 +247,26 @@ static void check_orphans(struct run *r, struct model *found)
 			run_fail(r, "after the crash: inode %" PRIu64 " lives on without a name", i->ino);
 }
 
-void run_crash(struct run *r)
+struct model *run_judge(struct run *r)
 {
 	struct model_inode *i, *next;
+	struct model *found = find_tree(r);
+	uint64_t step = names_step(r, found);
+
+	HASH_ITER (hh, found->inodes, i, next)
+		check_inode(r, i, step);
+	check_orphans(r, found);
+	return found;
+}
+
+void run_crash(struct run *r)
+{
 	struct model *found;
-	uint64_t step;
 
 	run_say(r, "crash");
 	run_lose_all(r);
 	fixture_crash(&r->fx);
-	found = find_tree(r);
-	step = names_step(r, found);
-	HASH_ITER (hh, found->inodes, i, next)
-		check_inode(r, i, step);
-	check_orphans(r, found);
+	found = run_judge(r);
 	found->history = true;
 	model_free(r->m);
 	r->m = found;

@@ -20,9 +20,13 @@ void run_fail(struct run *r, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	print_error("seed %llu step %llu: %s: %s\nrun it again: test_property %s %llu\n", (unsigned long long)r->seed,
-	            (unsigned long long)r->m->step, r->op, text, r->crashes ? "crash" : "model",
-	            (unsigned long long)r->seed);
+	print_error("seed %llu step %llu: %s: %s\n", (unsigned long long)r->seed, (unsigned long long)r->m->step, r->op,
+	            text);
+	if (r->on_fail)
+		r->on_fail(r);
+	else
+		print_error("run it again: test_property %s %llu\n", r->crashes ? "crash" : "model",
+		            (unsigned long long)r->seed);
 	/* This may be a callback of core, with its locks held: nothing can be taken down in order. */
 	fixture_discard(&r->fx);
 	_exit(1);
@@ -236,6 +240,8 @@ void run_lose_all(struct run *r)
 
 void run_synced(struct run *r)
 {
+	if (r->on_synced)
+		r->on_synced(r);
 	r->names_synced = r->m->step;
 	model_history_clear(r->m);
 	r->nevents = 0;
@@ -243,6 +249,20 @@ void run_synced(struct run *r)
 
 void run_synced_inode(struct run *r, struct model_inode *i)
 {
+	if (r->on_synced)
+		r->on_synced(r);
 	r->names_synced = r->m->step;
 	model_history_clear_inode(r->m, i);
+}
+
+void run_adopt_root(struct run *r)
+{
+	struct model_inode *root = model_inode_get(r->m, CORE_ROOT);
+	struct core_attr a;
+
+	run_expect(r, core_getattr(r->fx.core, CORE_ROOT, &a), 0);
+	root->atime = a.atime;
+	root->mtime = a.mtime;
+	root->ctime = a.ctime;
+	root->btime = a.btime;
 }

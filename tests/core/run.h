@@ -43,6 +43,9 @@ struct run {
 	uint64_t names_synced; /* names are durable up to this step */
 	struct run_event event[RUN_EVENTS];
 	size_t nevents;
+	/* for who watches: before history is forgotten because it became durable; and before a failure ends the test */
+	void (*on_synced)(struct run *r);
+	void (*on_fail)(struct run *r);
 };
 
 void run_fail(struct run *r, const char *fmt, ...) PRINTF(2, 3);
@@ -113,5 +116,10 @@ void run_synced_inode(struct run *r, struct model_inode *i);
 
 /* Abandons without a sync, checks what is found against the history, and goes on with that. */
 void run_crash(struct run *r);
+/* The check alone, of the volume that r->fx has open: what was found, the caller's to free. */
+struct model *run_judge(struct run *r);
+
+/* Takes on the root's times as they are: those of creation are the system's clock. */
+void run_adopt_root(struct run *r);
 
 #endif

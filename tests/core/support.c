@@ -62,31 +62,35 @@ struct clock_time test_clock_now(const struct test_clock *c)
 static void fixture_io(struct fixture *f)
 {
 	struct err e = {0};
-	int ret = io_posix_new(f->dir, &f->io, &e);
+	int ret = 0;
 
+	f->io = f->disk;
+	if (!f->disk)
+		ret = io_posix_new(f->dir, &f->io, &e);
 	if (ret)
 		fail_msg("io_posix_new: %s", err_text(&e, ret));
-	ret = io_lock(f->io);
+	ret = f->disk ? 0 : io_lock(f->io);
 	if (ret)
 		fail_msg("io_lock: %s", strerror(-ret));
 }
 
-void fixture_init(struct fixture *f)
+static void fixture_io_end(struct fixture *f)
+{
+	if (!f->disk)
+		io_free(f->io);
+	f->io = NULL;
+}
+
+static void fixture_format(struct fixture *f)
 {
 	const struct core_format format = {.kdf_ops = 1, .kdf_mem = 8u << 20, .mode = 0755};
-	const char *tmp = getenv("TMPDIR");
 	struct err e = {0};
 	int ret;
 
-	memset(f, 0, sizeof(*f));
-	(void)snprintf(f->dir, sizeof(f->dir), "%s/apfs-core-XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(f->dir))
-		fail_msg("mkdtemp %s: %s", f->dir, strerror(errno));
 	test_clock_init(&f->clock, 1700000000, 123456789);
 	fixture_io(f);
 	ret = core_format(f->io, &format, PASS, strlen(PASS), &e);
-	io_free(f->io);
-	f->io = NULL;
+	fixture_io_end(f);
 	if (ret)
 		fail_msg("core_format: %s", err_text(&e, ret));
 	f->options = (struct core_options){
@@ -96,6 +100,24 @@ void fixture_init(struct fixture *f)
 	    .commit_interval_ms = 3600 * 1000,
 	    .compress = {CODEC_ZSTD, -1},
 	};
+}
+
+void fixture_init_on(struct fixture *f, struct io *disk)
+{
+	memset(f, 0, sizeof(*f));
+	f->disk = disk;
+	fixture_format(f);
+}
+
+void fixture_init(struct fixture *f)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	memset(f, 0, sizeof(*f));
+	(void)snprintf(f->dir, sizeof(f->dir), "%s/apfs-core-XXXXXX", tmp ? tmp : "/tmp");
+	if (!mkdtemp(f->dir))
+		fail_msg("mkdtemp %s: %s", f->dir, strerror(errno));
+	fixture_format(f);
 }
 
 int fixture_open(struct fixture *f)
@@ -109,8 +131,7 @@ int fixture_open(struct fixture *f)
 	ret = core_open(&f->options, &f->core, &e);
 	if (ret) {
 		print_error("core_open: %s\n", err_text(&e, ret));
-		io_free(f->io);
-		f->io = NULL;
+		fixture_io_end(f);
 		f->core = NULL;
 	}
 	return ret;
@@ -123,18 +144,16 @@ int fixture_close(struct fixture *f)
 
 	if (ret)
 		print_error("core_close: %s\n", err_text(&e, ret));
-	io_free(f->io);
+	fixture_io_end(f);
 	f->core = NULL;
-	f->io = NULL;
 	return ret;
 }
 
 void fixture_abandon(struct fixture *f)
 {
 	core_abandon(f->core);
-	io_free(f->io);
+	fixture_io_end(f);
 	f->core = NULL;
-	f->io = NULL;
 }
 
 void fixture_remount(struct fixture *f)
@@ -145,7 +164,8 @@ void fixture_remount(struct fixture *f)
 
 void fixture_crash(struct fixture *f)
 {
-	fixture_abandon(f);
+	if (f->core)
+		fixture_abandon(f);
 	if (fixture_open(f))
 		fail_msg("open after a crash failed");
 }

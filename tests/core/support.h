@@ -21,7 +21,8 @@ void test_clock_step(struct test_clock *c);
 struct clock_time test_clock_now(const struct test_clock *c);
 
 struct fixture {
-	char dir[512]; /* STORE */
+	char dir[512];   /* STORE */
+	struct io *disk; /* or a simulated one, borrowed */
 	struct io *io;
 	struct core *core;
 	struct core_options options;
@@ -30,6 +31,8 @@ struct fixture {
 
 /* Makes and formats a store with the cheapest key derivation; memory 32 MiB, commits only when asked. */
 void fixture_init(struct fixture *f);
+/* The same on a simulated STORE, which stays the caller's; it is not locked. */
+void fixture_init_on(struct fixture *f, struct io *disk);
 /* Closes it if it is open and removes the directory. */
 void fixture_release(struct fixture *f);
 /* Only removes the directory. */

@@ -157,24 +157,11 @@ static void one_step(struct run *r)
 		run_check_tree(r);
 }
 
-/* Times of creation are the system's clock at the first step: the root's are taken as they are. */
-static void adopt_root(struct run *r)
-{
-	struct model_inode *root = model_inode_get(r->m, CORE_ROOT);
-	struct core_attr a;
-
-	run_expect(r, core_getattr(r->fx.core, CORE_ROOT, &a), 0);
-	root->atime = a.atime;
-	root->mtime = a.mtime;
-	root->ctime = a.ctime;
-	root->btime = a.btime;
-}
-
 static void run_seed(struct run *r, uint64_t seed)
 {
 	run_begin(r, seed);
 	run_say(r, "open");
-	adopt_root(r);
+	run_adopt_root(r);
 	for (unsigned n = 1; n <= r->steps; n++) {
 		test_clock_step(&r->fx.clock);
 		r->m->now = test_clock_now(&r->fx.clock);

@@ -79,7 +79,6 @@ int __real_posix_memalign(void **p, size_t align, size_t size);
 char *__real_strdup(const char *s);
 char *__real_strndup(const char *s, size_t n);
 void *__real_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off);
-void *__real_sodium_malloc(size_t size);
 int __real_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
 
 void *__wrap_malloc(size_t size);
@@ -91,7 +90,6 @@ int __wrap_posix_memalign(void **p, size_t align, size_t size);
 char *__wrap_strdup(const char *s);
 char *__wrap_strndup(const char *s, size_t n);
 void *__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off);
-void *__wrap_sodium_malloc(size_t size);
 int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
 
 void *__wrap_malloc(size_t size)
@@ -137,11 +135,6 @@ char *__wrap_strndup(const char *s, size_t n)
 void *__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off)
 {
 	return fails_with_errno() ? MAP_FAILED : __real_mmap(at, len, prot, flags, fd, off);
-}
-
-void *__wrap_sodium_malloc(size_t size)
-{
-	return fails_with_errno() ? NULL : __real_sodium_malloc(size);
 }
 
 int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)

@@ -1,7 +1,7 @@
 /*
- * Allocations that fail when a test says so: malloc and its like, mmap, sodium_malloc and pthread_create, in everything
- * that is linked statically into a program with apfs_alloc_fault (what shared libraries allocate for themselves is not
- * seen, but for SQLite after alloc_fault_sqlite). Other threads may be running.
+ * Allocations that fail when a test says so: malloc and its like, mmap and pthread_create, in everything that is linked
+ * statically into a program with apfs_alloc_fault. What shared libraries allocate for themselves is not seen, but for
+ * SQLite after alloc_fault_sqlite, and for sodium_malloc with apfs_tame. Other threads may be running.
  */
 #ifndef APFS_TESTS_SIM_ALLOC_FAULT_H
 #define APFS_TESTS_SIM_ALLOC_FAULT_H

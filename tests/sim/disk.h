@@ -82,7 +82,8 @@ struct names {
 };
 
 struct node {
-	bool used, dir;
+	bool dir;
+	bool locked;           /* by a file that is open with IO_LOCK */
 	unsigned opens, links; /* links: names that programs see */
 	int64_t mtime;
 	struct content *now, *durable; /* of a file */
@@ -161,6 +162,7 @@ struct sim {
 struct sim_file {
 	struct io_file file;
 	uint32_t node;
+	bool locked;
 	char path[SIM_NAME * 3];
 };
 

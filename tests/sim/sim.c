@@ -174,11 +174,16 @@ static int sim_open(struct io *io, const char *path, unsigned flags, struct io_f
 		return ret ? ret : opened;
 	if (strlen(path) >= sizeof(((struct sim_file *)NULL)->path))
 		return -ENAMETOOLONG;
+	if (flags & IO_LOCK && disk_node(&s->disk, node)->locked)
+		return -EBUSY;
 	if (flags & IO_WRITE)
 		remember(s, path);
 	struct sim_file *f = sim_must(calloc(1, sizeof(*f)));
 	f->file.io = io;
 	f->node = node;
+	f->locked = flags & IO_LOCK;
+	if (f->locked)
+		disk_node(&s->disk, node)->locked = true;
 	memcpy(f->path, path, strlen(path) + 1);
 	disk_node(&s->disk, node)->opens++;
 	*out = &f->file;
@@ -189,6 +194,8 @@ static void sim_close(struct io_file *f)
 {
 	SCOPED_LOCK(&sim_of(f->io)->lock);
 	node_of(f)->opens--;
+	if (file_of(f)->locked)
+		node_of(f)->locked = false;
 	free(f);
 }
 

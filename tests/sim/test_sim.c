@@ -246,6 +246,17 @@ static void test_clone(void **state)
 	io_free(copy);
 }
 
+static void test_file_lock(struct io *io)
+{
+	struct io_file *f, *g;
+
+	assert_int_equal(io_open(io, "lock", IO_WRITE | IO_CREATE | IO_LOCK, &f), 0);
+	assert_int_equal(io_open(io, "lock", IO_WRITE | IO_LOCK, &g), -EBUSY);
+	io_close(f);
+	assert_int_equal(io_open(io, "lock", IO_WRITE | IO_LOCK, &f), 0);
+	io_close(f);
+}
+
 static void test_faults(void **state)
 {
 	struct io *io = sim_new();
@@ -272,6 +283,7 @@ static void test_faults(void **state)
 	assert_int_equal(sim_count(io, SIM_WRITE | SIM_SYNC), 5);
 	assert_int_equal(io_lock(io), 0);
 	assert_int_equal(io_lock(io), -EBUSY);
+	test_file_lock(io);
 	/* The power goes: nothing after it happens, itself perhaps. */
 	sim_arm(io, &(struct sim_fault){.classes = SIM_CHANGE, .nth = 1, .cut = true});
 	assert_int_equal(io_pwrite(f, "ABCD", 4, 0), -EIO);
