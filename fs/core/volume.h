@@ -202,6 +202,9 @@ struct chunk {
 	uint32_t start[]; /* plaintext offset of each frame, and the end: nframes + 1 */
 };
 
+#define CHUNK_ROW_FRAMES ((size_t)10 + 8192 * 11) /* bytes of a frame table at most */
+/* What a row says of a chunk: malloc'd. -EBADMSG: a malformed frame table. */
+int chunk_row_decode(const struct index_chunk *row, struct pipeline_chunk **out) MUST_CHECK;
 int chunk_table_new(struct chunk_table **out) MUST_CHECK;
 void chunk_table_free(struct chunk_table *t);
 /* Takes p over. */
