@@ -36,14 +36,18 @@ static const struct check_segment *segment_of(const struct check *ck, uint64_t i
 	return s;
 }
 
+/* why 0: what is wrong has been said. */
 static int report_damage(struct check *ck, const struct pipeline_chunk *p, uint32_t from, uint32_t to,
                          const struct err *e, int why)
 {
-	SCOPED_LOCK(&ck->lock);
+	bool used;
 
+	SCOPED_LOCK(&ck->lock);
+	int ret = check_damage(ck, p->id, from, to, &used);
 	if (why)
-		check_finding(ck, CHECK_DATA, "%s", err_text(e, why));
-	return check_damage(ck, p->id, from, to);
+		check_finding(ck, used ? CHECK_DATA : CHECK_NOTE, "%s%s", err_text(e, why),
+		              used ? "" : "; no file uses it any more");
+	return ret;
 }
 
 /* --- the record against the extents ------------------------------------------------------------------------------- */
@@ -185,9 +189,11 @@ static int check_subject(struct reader *rd, const struct subject *s)
 /* A chunk whose row makes no sense. */
 static int check_malformed(struct check *ck, const struct index_chunk *row)
 {
+	bool used;
+
 	SCOPED_LOCK(&ck->lock);
 	check_finding(ck, CHECK_INDEX, "the row of chunk %llu is damaged", (unsigned long long)row->id);
-	return check_damage(ck, row->id, 0, UINT32_MAX);
+	return check_damage(ck, row->id, 0, UINT32_MAX, &used);
 }
 
 static int check_row(struct reader *rd, const struct index_chunk *row)

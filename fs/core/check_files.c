@@ -73,11 +73,12 @@ static int file_add(struct damaged_file *f, uint64_t off, uint64_t len)
 struct damage {
 	struct check *ck;
 	uint32_t from, to;
+	bool used;
 };
 
 static int damage_owner(void *arg, const struct index_owner *o)
 {
-	const struct damage *d = arg;
+	struct damage *d = arg;
 	uint64_t from = d->from > o->chunk_off ? d->from - o->chunk_off : 0;
 	uint64_t to = d->to > o->chunk_off ? d->to - o->chunk_off : 0;
 	struct damaged_file *f;
@@ -85,15 +86,17 @@ static int damage_owner(void *arg, const struct index_owner *o)
 	to = to < o->len ? to : o->len;
 	if (from >= to)
 		return 0;
+	d->used = true;
 	int ret = file_get(d->ck, o->ino, &f);
 	return ret || !f ? ret : file_add(f, o->off + from, to - from);
 }
 
-int check_damage(struct check *ck, uint64_t chunk, uint32_t from, uint32_t to)
+int check_damage(struct check *ck, uint64_t chunk, uint32_t from, uint32_t to, bool *used)
 {
-	struct damage d = {ck, from, to};
-	int ret = from < to ? index_chunk_owners(ck->index, chunk, damage_owner, &d) : 0;
+	struct damage d = {ck, from, to, false};
+	int ret = index_chunk_owners(ck->index, chunk, damage_owner, &d);
 
+	*used = d.used;
 	return ret == -EIO ? 0 : ret; /* the check of the index has said so */
 }
 

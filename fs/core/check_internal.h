@@ -46,8 +46,8 @@ void check_segments_release(struct check *ck);
 /* check_chunks.c: every chunk. */
 int check_chunks(struct check *ck) MUST_CHECK;
 
-/* check_files.c: notes that bytes [from, to) of a chunk are lost. */
-int check_damage(struct check *ck, uint64_t chunk, uint32_t from, uint32_t to) MUST_CHECK;
+/* check_files.c: notes that bytes [from, to) of a chunk are lost. *used: of a file. */
+int check_damage(struct check *ck, uint64_t chunk, uint32_t from, uint32_t to, bool *used) MUST_CHECK;
 /* Finds names for the damaged files and reports them. */
 int check_files(struct check *ck) MUST_CHECK;
 void check_files_release(struct check *ck);

@@ -128,9 +128,10 @@ struct core {
 	pthread_t committer;
 	bool committer_running;
 	pthread_mutex_t kick_lock;
-	pthread_cond_t kick_cond; /* CLOCK_MONOTONIC */
-	bool stopping, kicked;    /* kick_lock */
-	atomic_int failed;        /* -errno once the volume has stopped */
+	pthread_cond_t kick_cond;                   /* CLOCK_MONOTONIC */
+	bool stopping, kicked;                      /* kick_lock */
+	atomic_int failed;                          /* -errno once the volume has stopped */
+	atomic_uint_fast64_t bad_read, bad_read_at; /* the damage that was logged last, and when */
 };
 
 /* --- node.c ------------------------------------------------------------------------------------------------------- */
