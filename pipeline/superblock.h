@@ -70,8 +70,8 @@ unsigned superblock_unlocked(const struct superblock *sb);
 /*
  * Changes of key slots. STORE may be mounted: a lock of their own keeps them apart (-EBUSY), under which the superblock
  * is read again. sb was unlocked, which gave the keyring; the slot that it was unlocked with must be there still
- * (-ESTALE), as must the one that is to be changed. The new superblock is durable on return, .bak first; after a
- * failure either the old one or the new one counts.
+ * (-ESTALE), as must the one that is to be changed. -EBADMSG: the other copy is whole and under another key. The new
+ * superblock is durable on return, .bak first; after a failure either the old one or the new one counts.
  */
 
 /* Makes a slot in an unused place: *number. -EXFULL: all are in use. -EINVAL, -ERANGE, -ENOMEM: as slots are made. */
@@ -86,8 +86,9 @@ int superblock_slot_remove(struct io *io, struct superblock *sb, const struct ke
 int superblock_slot_change(struct io *io, struct superblock *sb, const struct keyring *k,
                            const struct superblock_slot *slot, struct err *e) MUST_CHECK;
 
-/* Writes a copy that is damaged, missing, forged or older anew, from the one that was unlocked, and logs it. Nothing is
- * touched where both are the same, and nothing where another process is changing slots. */
+/* Writes a copy that is damaged, missing, older or under another key anew, from the one that was unlocked, and logs it:
+ * call it once that one is known to be the right one for the rest of STORE. Nothing is touched where both are the same,
+ * and nothing while another process is changing slots. */
 int superblock_repair(struct io *io, struct superblock *sb, const struct keyring *k, struct err *e) MUST_CHECK;
 
 #endif

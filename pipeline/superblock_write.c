@@ -154,39 +154,85 @@ static bool slot_same(uint8_t *a, uint8_t *b, unsigned number)
 	return memcmp(image_slot(a, number), image_slot(b, number), SLOT_SIZE) == 0;
 }
 
-/* Takes the lock and gives the image to change. `number` is the slot that it is about, or the one that was unlocked. */
-static int change_begin(struct io *io, struct superblock *sb, const struct keyring *k, unsigned number, uint8_t *image,
+/* Whether the other copy is there to be written anew: not where it is of a newer format, or could not be looked at. */
+static bool copy_mendable(const struct superblock *sb)
+{
+	int ret = sb->copy[!sb->active].ret;
+
+	return ret == -ENOENT || ret == -EBADMSG || ret == -EIO ||
+	       (!ret && memcmp(sb->copy[0].image, sb->copy[1].image, IMAGE_SIZE) != 0);
+}
+
+/* Makes both copies the one that counts: what a change that was cut off left must not come back after the next. */
+static int copy_mend(struct io *io, struct superblock *sb, struct err *e)
+{
+	const char *path = superblock_paths[!sb->active];
+
+	if (!copy_mendable(sb))
+		return 0;
+	int ret = io_replace_file(io, path, sb->copy[sb->active].image, IMAGE_SIZE);
+	if (ret)
+		return err_set(e, ret, ERR_IO, "%s cannot be written: %s", path, strerror(-ret));
+	memcpy(sb->copy[!sb->active].image, sb->copy[sb->active].image, IMAGE_SIZE);
+	sb->copy[!sb->active].ret = 0;
+	log_warn("%s was damaged or out of date: written anew from %s", path, superblock_paths[sb->active]);
+	return 0;
+}
+
+/* A whole copy under another root key may be the right one, and what was unlocked a stray of another store. */
+static int copy_check_foreign(const struct superblock *sb, const uint8_t *root, struct err *e)
+{
+	int ret = sb->copy[!sb->active].ret ? 0 : image_authenticate(sb->copy[!sb->active].image, root);
+
+	if (ret == -EBADMSG)
+		return err_set(
+		    e, ret, ERR_AUTH,
+		    "superblock and superblock.bak are under different keys: mount the store once, which puts "
+		    "the right one in both places");
+	return ret;
+}
+
+/* Takes the lock and reads the superblock again. `number` is the slot that it is about, or the one that was unlocked.
+ */
+static int change_begin(struct io *io, struct superblock *sb, const struct keyring *k, unsigned number,
                         struct io_file **lock, struct err *e)
 {
 	const uint8_t *root = keyring_root_known(k);
-	uint8_t *now = sb->copy[0].image;
+	uint8_t before[IMAGE_SIZE], *now = sb->copy[sb->active].image;
 
 	if (!root)
 		return err_set(e, -ENOKEY, ERR_KEY, "the root key is not at hand any more");
 	int ret = lock_take(io, lock, e);
 	if (ret)
 		return ret;
-	memcpy(image, sb->copy[sb->active].image, IMAGE_SIZE);
+	memcpy(before, now, IMAGE_SIZE);
 	ret = superblock_reload(io, sb, root, e);
 	if (ret)
 		return ret;
 	now = sb->copy[sb->active].image;
-	if (!slot_same(now, image, sb->slot) || !slot_same(now, image, number))
+	if (!slot_same(now, before, sb->slot) || !slot_same(now, before, number))
 		return err_set(e, -ESTALE, ERR_BUSY, "another process has changed the key slot meanwhile");
-	memcpy(image, now, IMAGE_SIZE);
 	return 0;
+}
+
+/* The same, and gives the image to change. */
+static int change_image(struct io *io, struct superblock *sb, const struct keyring *k, unsigned number, uint8_t *image,
+                        struct io_file **lock, struct err *e)
+{
+	int ret = change_begin(io, sb, k, number, lock, e);
+
+	if (!ret)
+		ret = copy_check_foreign(sb, keyring_root_known(k), e);
+	if (!ret)
+		ret = copy_mend(io, sb, e);
+	memcpy(image, sb->copy[sb->active].image, IMAGE_SIZE);
+	return ret;
 }
 
 /* .bak first: until the second write is durable the first copy is the old one, whole. */
 static int change_commit(struct io *io, struct superblock *sb, const struct keyring *k, uint8_t *image, struct err *e)
 {
-	uint64_t generation = image_generation(sb->copy[sb->active].image);
-	const unsigned other = !sb->active;
-
-	if (!sb->copy[other].ret && !image_authenticate(sb->copy[other].image, keyring_root_known(k)) &&
-	    image_generation(sb->copy[other].image) > generation)
-		generation = image_generation(sb->copy[other].image);
-	image_set_generation(image, generation + 1);
+	image_set_generation(image, image_generation(image) + 1);
 	int ret = image_finish(image, keyring_root_known(k));
 	if (!ret)
 		ret = image_write(io, image, e);
@@ -224,7 +270,7 @@ int superblock_slot_add(struct io *io, struct superblock *sb, const struct keyri
 	struct superblock_slot_info there;
 	uint8_t image[IMAGE_SIZE];
 	unsigned n = 0;
-	int ret = change_begin(io, sb, k, sb->slot, image, &lock, e);
+	int ret = change_image(io, sb, k, sb->slot, image, &lock, e);
 
 	if (ret)
 		return ret;
@@ -261,7 +307,7 @@ int superblock_slot_remove(struct io *io, struct superblock *sb, const struct ke
 
 	if (number >= SUPERBLOCK_SLOTS)
 		return err_set(e, -ENXIO, ERR_USAGE, "key slots have the numbers 0 to %d", SUPERBLOCK_SLOTS - 1);
-	int ret = change_begin(io, sb, k, number, image, &lock, e);
+	int ret = change_image(io, sb, k, number, image, &lock, e);
 	if (ret)
 		return ret;
 	slot_describe(image_slot(image, number), &there);
@@ -283,7 +329,7 @@ int superblock_slot_change(struct io *io, struct superblock *sb, const struct ke
 	struct superblock_slot changed = *slot;
 	struct superblock_slot_info there;
 	uint8_t image[IMAGE_SIZE];
-	int ret = change_begin(io, sb, k, sb->slot, image, &lock, e);
+	int ret = change_image(io, sb, k, sb->slot, image, &lock, e);
 
 	if (ret)
 		return ret;
@@ -298,35 +344,14 @@ int superblock_slot_change(struct io *io, struct superblock *sb, const struct ke
 	return ret ? ret : change_commit(io, sb, k, image, e);
 }
 
-/* --- repairing ---------------------------------------------------------------------------------------------------- */
-
-/* Whether a copy is there to be written anew: not where it is of a newer format, or could not be looked at. */
-static bool copy_mendable(const struct superblock *sb, unsigned i)
-{
-	int ret = sb->copy[i].ret;
-
-	return ret == -ENOENT || ret == -EBADMSG || ret == -EIO ||
-	       (!ret && memcmp(sb->copy[0].image, sb->copy[1].image, IMAGE_SIZE) != 0);
-}
-
 int superblock_repair(struct io *io, struct superblock *sb, const struct keyring *k, struct err *e)
 {
 	__attribute__((cleanup(lock_release))) struct io_file *lock = NULL;
-	uint8_t image[IMAGE_SIZE];
 
-	if (!copy_mendable(sb, !sb->active))
+	if (!copy_mendable(sb))
 		return 0;
-	int ret = change_begin(io, sb, k, sb->slot, image, &lock, e);
+	int ret = change_begin(io, sb, k, sb->slot, &lock, e);
 	if (ret == -EBUSY || ret == -ESTALE)
 		return 0; /* whoever changes slots writes both */
-	if (ret || !copy_mendable(sb, !sb->active))
-		return ret;
-	const char *path = superblock_paths[!sb->active];
-	ret = io_replace_file(io, path, image, IMAGE_SIZE);
-	if (ret)
-		return err_set(e, ret, ERR_IO, "%s cannot be written: %s", path, strerror(-ret));
-	memcpy(sb->copy[!sb->active].image, image, IMAGE_SIZE);
-	sb->copy[!sb->active].ret = 0;
-	log_warn("%s was damaged or out of date: repaired from %s", path, superblock_paths[sb->active]);
-	return 0;
+	return ret ? ret : copy_mend(io, sb, e);
 }

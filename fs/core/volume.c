@@ -136,24 +136,23 @@ static int ids_begin(struct core *c, struct err *e)
 	return ret;
 }
 
-/* Opens the superblock and its keys. A copy of it that is damaged is not left until it is needed. */
 static int keys_open(struct core *c, const struct core_options *o, struct err *e)
 {
 	const struct secret secret = {o->pass_type ? o->pass_type : SECRET_PASSPHRASE, o->pass, o->pass_len};
-	struct err why = {0};
 	int ret = superblock_open(c->io, &c->sb, e);
 
-	if (!ret)
-		ret = superblock_unlock(c->sb, &secret, &c->keyring, e);
+	return ret ? ret : superblock_unlock(c->sb, &secret, &c->keyring, e);
+}
+
+/* The index has opened under these keys: this superblock is the right one, and its other copy can be made the same. */
+static void keys_settle(struct core *c)
+{
+	struct err e = {0};
+	int ret = c->opt.read_only ? 0 : superblock_repair(c->io, c->sb, c->keyring, &e);
+
 	if (ret)
-		return ret;
-	if (!o->read_only) {
-		ret = superblock_repair(c->io, c->sb, c->keyring, &why);
-		if (ret)
-			log_warn("a damaged copy of the superblock could not be repaired: %s", err_text(&why, ret));
-	}
+		log_warn("a damaged copy of the superblock could not be repaired: %s", err_text(&e, ret));
 	keyring_forget_root(c->keyring);
-	return 0;
 }
 
 int core_open(const struct core_options *o, struct core **out, struct err *e)
@@ -178,6 +177,8 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 		ret = recover(c, e);
 	if (!ret)
 		ret = ids_begin(c, e);
+	if (!ret)
+		keys_settle(c);
 	if (!ret && !c->opt.read_only)
 		ret = committer_start(c);
 	if (ret) {
