@@ -169,7 +169,7 @@ static struct model *find_tree(struct run *r)
 static uint64_t names_step(struct run *r, const struct model *found)
 {
 	for (uint64_t s = r->names_synced; s <= r->m->step; s++)
-		if (r->names[s] == found->names)
+		if (r->names[s] == found->names || r->names_amid[s] == found->names)
 			return s;
 	run_fail(r, "after the crash: the names are not those of any step since %" PRIu64, r->names_synced);
 	return 0;

@@ -185,6 +185,7 @@ void run_op_replace(struct run *r)
 	run_expect(r, core_mknod(r->fx.core, &cred, dir->ino, temp, S_IFREG | 0644, 0, &attr), 0);
 	check_new(r, &attr);
 	created(r, 0, model_create(r->m, &mc, dir->ino, temp, S_IFREG | 0644, 0, NULL, attr.ino), &attr);
+	r->names_amid[r->m->step] = r->m->names;
 	run_write_new(r, model_inode_get(r->m, attr.ino));
 	run_expect(r, core_rename(r->fx.core, dir->ino, temp, dir->ino, name, 0), 0);
 	run_expect(r, 0, model_rename(r->m, dir->ino, temp, dir->ino, name, 0));

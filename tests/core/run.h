@@ -40,6 +40,7 @@ struct run {
 	pthread_t syncer;
 	/* for crashes */
 	uint64_t *names;       /* the model's hash of names after each step */
+	uint64_t *names_amid;  /* and in the midst of one that changes names twice, or as after the one before */
 	uint64_t names_synced; /* names are durable up to this step */
 	struct run_event event[RUN_EVENTS];
 	size_t nevents;

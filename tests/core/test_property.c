@@ -120,7 +120,8 @@ static void run_begin(struct run *r, uint64_t seed)
 	r->a = malloc(RUN_WRITE + 1);
 	r->b = malloc(RUN_WRITE + 1);
 	r->names = calloc((size_t)r->steps + 2, sizeof(*r->names));
-	assert_true(r->a && r->b && r->names);
+	r->names_amid = calloc((size_t)r->steps + 2, sizeof(*r->names));
+	assert_true(r->a && r->b && r->names && r->names_amid);
 	fixture_init(&r->fx);
 	r->m = model_new(0755, 0, 0, test_clock_now(&r->fx.clock));
 	r->m->history = r->crashes;
@@ -138,6 +139,7 @@ static void run_end(struct run *r)
 	free(r->a);
 	free(r->b);
 	free(r->names);
+	free(r->names_amid);
 	memset(r, 0, sizeof(*r));
 }
 
@@ -166,7 +168,7 @@ static void run_seed(struct run *r, uint64_t seed)
 		test_clock_step(&r->fx.clock);
 		r->m->now = test_clock_now(&r->fx.clock);
 		r->m->step = n;
-		r->names[n] = r->m->names;
+		r->names[n] = r->names_amid[n] = r->m->names;
 		one_step(r);
 		r->names[n] = r->m->names;
 	}

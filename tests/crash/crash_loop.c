@@ -1,15 +1,20 @@
 /*
- *   crash_loop random          random workloads until there were 2,000 cuts (APFS_CUTS; 20,000 with APFS_NIGHTLY)
- *   crash_loop random SEED     one of them; APFS_VERBOSE=1 says each step, APFS_KEEP=DIR saves the image that fails
+ *   crash_loop SCENARIO            runs until there were so many cuts, or APFS_CUTS, ten times as many with
+ * APFS_NIGHTLY crash_loop SCENARIO SEED       one run; APFS_VERBOSE=1 says each step, APFS_KEEP=DIR saves the image
+ * that fails
  *
- * A cut is one operation on STORE after which the power goes.
+ * random    2,000 of operations of all kinds, on small segments and with frequent checkpoints
+ * timer     500 of the same, with commits of a thread that has an interval of some milliseconds: does not repeat
+ * exactly init      500 of formatting a STORE keys      200 of changes of the superblock
+ *
+ * A cut is one operation on STORE after which the power goes; of each, several images of what may be on the disk are
+ * judged.
  */
-#include "tests/crash/loop.h"
-
 #include "base/log.h"
 #include "tests/core/inside.h"
+#include "tests/crash/loop.h"
+#include "tests/crash/small.h"
 
-#include <errno.h>
 #include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,14 +34,18 @@ static const struct {
     {run_op_truncate, 7}, {run_op_setattr, 4}, {run_op_xattr, 4}, {run_op_fsync, 14}, {run_op_replace, 5},
 };
 
+static struct {
+	uint64_t cuts, images, in_recovery, classes[SIM_CLASSES];
+} total;
+
 static void random_op(struct run *r)
 {
-	unsigned total = 0, n;
+	unsigned sum = 0, n;
 	size_t k = 0;
 
 	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
-		total += ops[i].weight;
-	n = (unsigned)run_below(r, total);
+		sum += ops[i].weight;
+	n = (unsigned)run_below(r, sum);
 	while (n >= ops[k].weight)
 		n -= ops[k++].weight;
 	ops[k].op(r);
@@ -56,52 +65,86 @@ static void random_step(struct loop *l)
 		random_op(&l->run);
 }
 
-static void run_random(struct loop *l, uint64_t seed)
+static void random_run(const char *scenario, uint64_t seed, bool timer)
 {
+	static struct loop l;
+	struct run *r = &l.run;
 	unsigned steps = 120;
 
-	loop_begin(l, "random", seed, steps);
-	l->checkpoint = run_chance(&l->run, 70) ? 8192u << run_below(&l->run, 6) : 0;
-	if (run_chance(&l->run, 20))
-		sim_no_allocate(l->disk);
+	loop_begin(&l, scenario, seed, steps);
+	l.checkpoint = run_chance(r, 70) ? 8192u << run_below(r, 6) : 0;
+	if (run_chance(r, 20))
+		sim_no_allocate(l.disk);
 	/* From now on: segments that fill up, and the next one made ahead. */
-	if (run_chance(&l->run, 60)) {
-		l->run.fx.options.segment_size = 65536u << run_below(&l->run, 4);
-		loop_remount(l);
-	}
-	loop_settle(l);
+	if (run_chance(r, 60))
+		r->fx.options.segment_size = 65536u << run_below(r, 4);
+	if (timer)
+		r->fx.options.commit_interval_ms = 2 + (uint32_t)run_below(r, 10);
+	loop_remount(&l);
 	for (unsigned n = 1; n < steps; n++) {
-		loop_step_begin(l);
-		random_step(l);
-		loop_step_end(l);
+		loop_step_begin(&l);
+		random_step(&l);
+		loop_step_end(&l);
 	}
-	loop_end(l);
+	loop_end(&l);
+	total.cuts += l.cut;
+	total.images += l.judged;
+	total.in_recovery += l.in_recovery;
+	for (unsigned i = 0; i < SIM_CLASSES; i++)
+		total.classes[i] += l.classes[i];
+}
+
+static void one_run(const char *scenario, uint64_t seed)
+{
+	struct small_result s = {0};
+
+	if (!strcmp(scenario, "init"))
+		s = small_init(seed, 4);
+	else if (!strcmp(scenario, "keys"))
+		s = small_keys(seed, 4);
+	else
+		random_run(scenario, seed, !strcmp(scenario, "timer"));
+	total.cuts += s.cuts;
+	total.images += s.images;
+}
+
+static void report(uint64_t first, uint64_t next)
+{
+	print_message("seeds %llu to %llu: %llu distinct cuts, %llu images of them, %llu of cuts in recoveries, 0 "
+	              "violations\n",
+	              (unsigned long long)first, (unsigned long long)next - 1, (unsigned long long)total.cuts,
+	              (unsigned long long)total.images, (unsigned long long)total.in_recovery);
+	for (unsigned i = 0; i < SIM_CLASSES; i++) {
+		if (total.classes[i])
+			print_message("  after %s: %llu\n", sim_class_name(1u << i),
+			              (unsigned long long)total.classes[i]);
+	}
 }
 
 int main(int argc, char **argv)
 {
-	uint64_t wanted = env_number("APFS_CUTS", getenv("APFS_NIGHTLY") ? 20000 : 2000), cuts = 0, judged = 0, rec = 0;
-	struct loop l;
+	static const struct {
+		const char *name;
+		uint64_t cuts;
+	} scenarios[] = {{"random", 2000}, {"timer", 500}, {"init", 500}, {"keys", 200}};
+	uint64_t first = argc > 2 ? strtoull(argv[2], NULL, 10) : env_number("APFS_SEED", 1), seed = first, wanted = 0;
 
-	if (argc < 2)
+	for (size_t i = 0; argc > 1 && i < sizeof(scenarios) / sizeof(scenarios[0]); i++) {
+		if (!strcmp(argv[1], scenarios[i].name))
+			wanted = env_number("APFS_CUTS", scenarios[i].cuts * (getenv("APFS_NIGHTLY") ? 10 : 1));
+	}
+	if (!wanted) {
+		(void)fprintf(stderr, "usage: crash_loop random|timer|init|keys [SEED]\n");
 		return 2;
+	}
 	/* A volume is opened for every image: what it frees is what the next one needs. */
 	(void)mallopt(M_MMAP_THRESHOLD, 1 << 30);
 	(void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	if (!getenv("APFS_VERBOSE") && log_init(LOG_T_STDERR, NULL, LOG_L_ERROR))
 		return 2;
-	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-	while (cuts < wanted) {
-		run_random(&l, seed++);
-		cuts += l.cut;
-		judged += l.judged;
-		rec += l.in_recovery;
-		print_message("seed %llu: %llu cuts, %llu judged\n", (unsigned long long)(seed - 1),
-		              (unsigned long long)cuts, (unsigned long long)judged);
-		if (argc > 2)
-			break;
-	}
-	print_message("%llu distinct cuts, %llu images, %llu cuts in recoveries, 0 violations\n",
-	              (unsigned long long)cuts, (unsigned long long)judged, (unsigned long long)rec);
+	do
+		one_run(argv[1], seed++);
+	while (argc < 3 && total.cuts < wanted);
+	report(first, seed);
 	return 0;
 }

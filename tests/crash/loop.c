@@ -23,12 +23,12 @@ static struct loop *loop_of(struct run *r)
 
 /* --- recording ---------------------------------------------------------------------------------------------------- */
 
-static void cuts_init(struct cuts *q, struct run *r)
+static void cuts_init(struct cuts *q, uint64_t step)
 {
 	(void)pthread_mutex_init(&q->lock, NULL);
 	q->first = NULL;
 	q->last = &q->first;
-	q->run = r;
+	atomic_store(&q->step, step);
 }
 
 static void record(void *arg, struct io *copy, uint64_t number, unsigned class, const char *path)
@@ -38,10 +38,9 @@ static void record(void *arg, struct io *copy, uint64_t number, unsigned class, 
 
 	if (!c)
 		abort();
-	*c = (struct cut){.copy = copy, .number = number, .class = class};
+	*c = (struct cut){.copy = copy, .number = number, .class = class, .step = atomic_load(&q->step)};
 	(void)snprintf(c->path, sizeof(c->path), "%s", path);
 	SCOPED_LOCK(&q->lock);
-	c->step = q->run->m->step;
 	*q->last = c;
 	q->last = &c->next;
 }
@@ -218,7 +217,7 @@ static void judge_cut(struct loop *l, const struct cut *c)
 			judge_image(l, sim_clone(c->copy), seed, NULL);
 			continue;
 		}
-		cuts_init(&q, &l->run);
+		cuts_init(&q, l->now.step);
 		judge_image(l, sim_clone(c->copy), seed, &q);
 		judge_recovery(l, &q);
 		cuts_release(&q);
@@ -258,7 +257,7 @@ void loop_begin(struct loop *l, const char *scenario, uint64_t seed, unsigned st
 	struct run *r = &l->run;
 
 	memset(l, 0, sizeof(*l));
-	cuts_init(&l->cuts, r);
+	cuts_init(&l->cuts, 0);
 	l->scenario = scenario;
 	tame(seed);
 	l->images = 1;
@@ -271,7 +270,8 @@ void loop_begin(struct loop *l, const char *scenario, uint64_t seed, unsigned st
 	r->a = malloc(RUN_WRITE + 1);
 	r->b = malloc(RUN_WRITE + 1);
 	r->names = calloc((size_t)steps + 2, sizeof(*r->names));
-	assert_true(r->a && r->b && r->names);
+	r->names_amid = calloc((size_t)steps + 2, sizeof(*r->names));
+	assert_true(r->a && r->b && r->names && r->names_amid);
 	r->on_synced = synced;
 	r->on_fail = failed;
 	fixture_init_on(&r->fx, l->disk);
@@ -293,8 +293,8 @@ void loop_step_begin(struct loop *l)
 
 	test_clock_step(&r->fx.clock);
 	r->m->now = test_clock_now(&r->fx.clock);
-	r->m->step++;
-	r->names[r->m->step] = r->m->names;
+	atomic_store(&l->cuts.step, ++r->m->step);
+	r->names[r->m->step] = r->names_amid[r->m->step] = r->m->names;
 }
 
 void loop_step_end(struct loop *l)
@@ -348,6 +348,7 @@ void loop_end(struct loop *l)
 	free(r->a);
 	free(r->b);
 	free(r->names);
+	free(r->names_amid);
 	cuts_release(&l->cuts);
 	io_free(l->disk);
 }

@@ -25,7 +25,7 @@ struct cut {
 struct cuts {
 	pthread_mutex_t lock;
 	struct cut *first, **last;
-	struct run *run; /* for the step */
+	_Atomic uint64_t step; /* of the run */
 };
 
 struct loop {
