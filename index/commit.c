@@ -52,7 +52,7 @@ int transaction_begin(struct index *ix)
 
 static uint64_t frame_size(const struct index *ix)
 {
-	return ix->page_size + INDEX_FRAME_HEADER;
+	return ix->page_size + INDEX_FRAME_EXTRA;
 }
 
 /* An upper bound of what COMMIT will write, in bytes: no more than these pages, and no more than are cached. */

@@ -9,10 +9,9 @@
 #include <sqlite3.h>
 #include <stdatomic.h>
 
-#define INDEX_SCHEMA       1
-#define INDEX_CACHE        (16 << 20) /* bytes of pages kept */
-#define INDEX_CHECKPOINT   ((uint64_t)16 << 20)
-#define INDEX_FRAME_HEADER 24 /* bytes before each page in the WAL */
+#define INDEX_SCHEMA     1
+#define INDEX_CACHE      (16 << 20) /* bytes of pages kept */
+#define INDEX_CHECKPOINT ((uint64_t)16 << 20)
 
 enum stmt {
 	STMT_BEGIN,

@@ -23,12 +23,31 @@ struct index;
 #define INDEX_NAME_MAX   255
 #define INDEX_OFFSET_MAX ((uint64_t)INT64_MAX) /* offsets and sizes are at most this */
 #define INDEX_RESERVE    40                    /* bytes at the end of each page, for nonce and tag */
+#define INDEX_PAGE_MIN   1024                  /* SQLite needs 480 bytes beside the reserved ones */
+#define INDEX_NONCE      24
+#define INDEX_TAG        16
 
-/* Creates an empty index.db, durably. -EEXIST if there is one. */
-int index_create(struct io *io, uint32_t page_size, struct err *e) MUST_CHECK;
+/* What is sealed as one: a page of index.db, numbered from 1, or a slot of its WAL, numbered from 0, the header. */
+enum index_unit { INDEX_PAGE = 0, INDEX_SLOT = 1 };
 
-/* Opens it, recovers the WAL, checks the schema version (-EPROTONOSUPPORT if newer) and begins a transaction. */
-int index_open(struct io *io, struct index **out, struct err *e) MUST_CHECK;
+/* How the store seals the index. Both functions are called by one thread at a time, and return 0 or -errno. */
+struct index_sealer {
+	/* Seals len bytes of `in` to out, which gets as many of ciphertext and then the tag; in == out is allowed. */
+	int (*seal)(void *arg, enum index_unit unit, uint64_t number, const void *in, size_t len,
+	            uint8_t nonce[INDEX_NONCE], void *out);
+	/* Opens len bytes of ciphertext, which the tag follows; in == out is allowed. -EBADMSG: not authentic. */
+	int (*open)(void *arg, enum index_unit unit, uint64_t number, const uint8_t nonce[INDEX_NONCE], const void *in,
+	            size_t len, void *out);
+	void *arg;
+};
+
+/* Creates an empty index.db, durably. -EEXIST if there is one. Without a sealer (tests only) nothing is sealed. */
+int index_create(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct err *e) MUST_CHECK;
+
+/* Opens it, recovers the WAL, checks the schema version (-EPROTONOSUPPORT if newer) and begins a transaction. -EBADMSG:
+ * damaged, or not sealed by this store. The sealer is copied; what its arg is must outlive the index. */
+int index_open(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct index **out,
+               struct err *e) MUST_CHECK;
 
 /* Commits, checkpoints everything, deletes the WAL (but where there is no room to checkpoint, makes it durable) and
  * closes; after index_failed only closes. ix is freed. */
@@ -95,9 +114,8 @@ int index_chunk_owners(struct index *ix, uint64_t id, int (*fn)(void *arg, const
 
 /* A name that ino has in the directory parent, zero-terminated: reads the directory. -ENOENT. */
 int index_name_of(struct index *ix, uint64_t parent, uint64_t ino, char name[INDEX_NAME_MAX + 1]) MUST_CHECK;
-/* Every name of the volume, not zero-terminated; fn as above. */
-int index_names_all(struct index *ix, int (*fn)(void *arg, uint64_t parent, uint64_t ino, const char *name, size_t len),
-                    void *arg) MUST_CHECK;
+/* Every name of the volume; fn as above. */
+int index_names_all(struct index *ix, int (*fn)(void *arg, uint64_t parent, uint64_t ino), void *arg) MUST_CHECK;
 
 /* --- counters kept in meta -------------------------------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 #include "base/log.h"
 #include "index/db.h"
+#include "index/sealed.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@ static void configure_once(void)
 	(void)pthread_once(&once, sqlite_configure);
 }
 
-int index_create(struct io *io, uint32_t page_size, struct err *e)
+int index_create(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct err *e)
 {
 	unsigned char *image = NULL;
 	struct io_stat st;
@@ -34,7 +35,10 @@ int index_create(struct io *io, uint32_t page_size, struct err *e)
 	ret = schema_image(page_size, &image, &len, e);
 	if (ret)
 		return ret;
-	ret = io_replace_file(io, VFS_DB, image, len);
+	for (size_t at = 0; sealer && at < len && !ret; at += page_size)
+		ret = page_seal(sealer, page_size, (uint32_t)(at / page_size) + 1, image + at, image + at);
+	if (!ret)
+		ret = io_replace_file(io, VFS_DB, image, len);
 	sqlite3_free(image);
 	return ret ? err_set(e, ret, ERR_IO, "writing index.db: %s", err_text(NULL, ret)) : 0;
 }
@@ -70,16 +74,14 @@ static int db_open(struct index *ix, struct err *e)
 	return 0;
 }
 
-static int read_page_size(struct index *ix)
+static int check_page_size(struct index *ix)
 {
 	sqlite3_stmt *st = NULL;
-	int ret = -EIO;
+	int ret = -EUCLEAN;
 
 	if (sqlite3_prepare_v2(ix->db, "PRAGMA page_size", -1, &st, NULL) == SQLITE_OK &&
-	    sqlite3_step(st) == SQLITE_ROW) {
-		ix->page_size = stmt_u32(st, 0);
+	    sqlite3_step(st) == SQLITE_ROW && stmt_u32(st, 0) == ix->page_size)
 		ret = 0;
-	}
 	(void)sqlite3_finalize(st);
 	return ret;
 }
@@ -87,10 +89,10 @@ static int read_page_size(struct index *ix)
 /* Brings the database file up to date, so that the WAL starts empty, and begins the first transaction. */
 static int db_start(struct index *ix, struct err *e)
 {
-	int ret = read_page_size(ix);
+	int ret = check_page_size(ix);
 
 	if (ret)
-		return err_set(e, ret, ERR_INDEX, "index.db has no page size");
+		return err_set(e, ret, ERR_INDEX, "pages of index.db are not of %u bytes", ix->page_size);
 	ret = checkpoint(ix);
 	if (ret && !checkpoint_lacks_space(ix, ret))
 		return err_set(e, ret, ERR_INDEX, "recovering the index: %s", err_text(NULL, ret));
@@ -115,8 +117,9 @@ static void index_free(struct index *ix)
 	free(ix);
 }
 
-int index_open(struct io *io, struct index **out, struct err *e)
+int index_open(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct index **out, struct err *e)
 {
+	struct err why = {0};
 	struct io_stat st;
 
 	configure_once();
@@ -134,18 +137,24 @@ int index_open(struct io *io, struct index **out, struct err *e)
 	ix->io = io;
 	ix->per_change = 512;
 	ix->checkpoint_every = ix->checkpoint_at = INDEX_CHECKPOINT;
-	ret = vfs_new(io, &ix->vfs);
+	ix->page_size = page_size;
+	ret = vfs_new(io, page_size, sealer, &ix->vfs);
 	if (ret) {
 		ret = err_set(e, ret, ERR_MEMORY, "no memory for the index");
 		index_free(ix);
 		return ret;
 	}
-	ret = db_open(ix, e);
+	ret = db_open(ix, &why);
 	if (!ret)
-		ret = schema_check(ix, e);
+		ret = schema_check(ix, &why);
 	if (!ret)
-		ret = db_start(ix, e);
+		ret = db_start(ix, &why);
 	if (ret) {
+		/* What the VFS has met says more than what SQLite makes of it. */
+		if (*vfs_damage(ix->vfs))
+			ret = err_set(e, -EBADMSG, ERR_AUTH, "%s", vfs_damage(ix->vfs));
+		else
+			ret = err_set(e, ret, why.domain, "%s", err_text(&why, ret));
 		vfs_stop(ix->vfs);
 		index_free(ix);
 		return ret;

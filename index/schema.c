@@ -57,9 +57,10 @@ int schema_image(uint32_t page_size, unsigned char **image, size_t *len, struct 
 	int reserve = INDEX_RESERVE;
 	sqlite3_int64 size = 0;
 
-	if (page_size < 512 || page_size > 65536 || (page_size & (page_size - 1)))
+	if (page_size < INDEX_PAGE_MIN || page_size > 65536 || (page_size & (page_size - 1)))
 		return err_set(e, -EINVAL, ERR_USAGE,
-		               "page size %u of the index is not a power of two from 512 to 65536", page_size);
+		               "page size %u of the index is not a power of two from %d to 65536", page_size,
+		               INDEX_PAGE_MIN);
 	if (sqlite3_open_v2(":memory:", &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
 		return image_error(db, e);
 	/* auto_vacuum makes the first page, which fixes what the other two set. */

@@ -1,15 +1,14 @@
-#include "index/vfs.h"
-
 #include "base/lock.h"
+#include "base/log.h"
+#include "index/sealed.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
-
-#define BUFFER ((size_t)128 << 10)
 
 struct file {
 	sqlite3_file base;
@@ -31,6 +30,25 @@ int vfs_error(const struct vfs *v)
 void vfs_error_reset(struct vfs *v)
 {
 	v->error = 0;
+}
+
+const char *vfs_damage(const struct vfs *v)
+{
+	return v->damage;
+}
+
+int vfs_damaged(struct vfs *v, const char *fmt, ...)
+{
+	char text[sizeof(v->damage)];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_error("%s: run apfs check, or restore STORE from a backup", text);
+	if (!*v->damage)
+		memcpy(v->damage, text, sizeof(text));
+	return vfs_fail(v, -EIO, SQLITE_CORRUPT);
 }
 
 void vfs_stop(struct vfs *v)
@@ -88,6 +106,8 @@ int vfs_flush(struct vfs *v)
 {
 	int ret = vfs_half_flush(v, &v->wal);
 
+	if (!ret)
+		atomic_store(&v->wal_committed, v->wal_last);
 	return ret ? ret : vfs_half_flush(v, &v->db);
 }
 
@@ -108,6 +128,16 @@ static bool half_buffers(const struct vfs_half *h, uint64_t off, size_t len)
 	return h->len && off < h->off + h->len && h->off < off + len;
 }
 
+ssize_t vfs_half_read(struct vfs *v, struct vfs_half *h, void *buf, size_t len, uint64_t off)
+{
+	if (half_buffers(h, off, len)) {
+		int ret = vfs_half_flush(v, h);
+		if (ret)
+			return ret;
+	}
+	return io_pread(h->f, buf, len, off);
+}
+
 static int file_read(sqlite3_file *base, void *buf, int amount, sqlite3_int64 offset)
 {
 	struct file *file = (struct file *)base;
@@ -115,12 +145,9 @@ static int file_read(sqlite3_file *base, void *buf, int amount, sqlite3_int64 of
 	size_t len = (size_t)amount;
 	uint64_t off = (uint64_t)offset;
 
-	if (half_buffers(h, off, len)) {
-		int ret = vfs_half_flush(file->v, h);
-		if (ret)
-			return vfs_fail(file->v, ret, SQLITE_IOERR_READ);
-	}
-	ssize_t n = io_pread(h->f, buf, len, off);
+	if (file->v->sealed)
+		return h == &file->v->db ? page_read(file->v, buf, len, off) : slot_read(file->v, buf, len, off);
+	ssize_t n = vfs_half_read(file->v, h, buf, len, off);
 	if (n < 0)
 		return vfs_fail(file->v, (int)n, SQLITE_IOERR_READ);
 	if (h == &file->v->wal && off + (size_t)n > file->v->wal_read)
@@ -131,21 +158,41 @@ static int file_read(sqlite3_file *base, void *buf, int amount, sqlite3_int64 of
 	return SQLITE_IOERR_SHORT_READ;
 }
 
-/* Adds to the buffer what continues it; anything else is written after it. */
-static int half_put(struct vfs *v, struct vfs_half *h, const void *buf, size_t len, uint64_t off)
+/* What continues the buffer is added to it; before anything else it is written. */
+int vfs_half_room(struct vfs *v, struct vfs_half *h, size_t len, uint64_t off, uint8_t **room)
 {
-	if (h->len && (off != h->off + h->len || h->len + len > BUFFER)) {
+	if (len > VFS_BUFFER)
+		return -EINVAL;
+	if (h->len && (off != h->off + h->len || h->len + len > VFS_BUFFER)) {
 		int ret = vfs_half_flush(v, h);
 		if (ret)
 			return ret;
 	}
-	if (len > BUFFER)
-		return half_write(v, h, buf, len, off);
 	if (!h->len)
 		h->off = off;
-	memcpy(h->buf + h->len, buf, len);
-	h->len += len;
+	*room = h->buf + h->len;
 	return 0;
+}
+
+static int plain_write(struct vfs *v, struct vfs_half *h, const void *buf, size_t len, uint64_t off)
+{
+	uint8_t *room;
+	int ret = vfs_half_room(v, h, len, off, &room);
+
+	if (ret)
+		return ret;
+	memcpy(room, buf, len);
+	h->len += len;
+	if (h == &v->wal && off + len > v->wal_used)
+		v->wal_used = off + len;
+	return 0;
+}
+
+static int half_put(struct vfs *v, struct vfs_half *h, const void *buf, size_t len, uint64_t off)
+{
+	if (!v->sealed)
+		return plain_write(v, h, buf, len, off);
+	return h == &v->db ? page_write(v, buf, len, off) : slot_write(v, buf, len, off);
 }
 
 static int file_write(sqlite3_file *base, const void *buf, int amount, sqlite3_int64 offset)
@@ -156,11 +203,8 @@ static int file_write(sqlite3_file *base, const void *buf, int amount, sqlite3_i
 	uint64_t off = (uint64_t)offset;
 
 	int ret = vfs_stopped(v) ? -EIO : 0;
-	if (!ret && file->h == &v->wal) {
+	if (!ret && file->h == &v->wal)
 		ret = vfs_wal_before_write(v, off);
-		if (!ret && off + len > v->wal_used)
-			v->wal_used = off + len;
-	}
 	if (!ret)
 		ret = half_put(v, file->h, buf, len, off);
 	return ret ? vfs_fail(v, ret, SQLITE_IOERR_WRITE) : SQLITE_OK;
@@ -170,12 +214,15 @@ static int file_truncate(sqlite3_file *base, sqlite3_int64 size)
 {
 	struct file *file = (struct file *)base;
 	struct vfs_half *h = file->h;
+	uint64_t to = (uint64_t)size;
 
+	if (file->v->sealed && h == &file->v->wal)
+		to = slot_size_stored(file->v, to);
 	int ret = vfs_stopped(file->v) ? -EIO : vfs_half_flush(file->v, h);
-	if (!ret && (uint64_t)size != atomic_load(&h->size)) {
-		ret = io_truncate(h->f, (uint64_t)size);
+	if (!ret && to != atomic_load(&h->size)) {
+		ret = io_truncate(h->f, to);
 		if (!ret)
-			atomic_store(&h->size, (uint64_t)size);
+			atomic_store(&h->size, to);
 	}
 	return ret ? vfs_fail(file->v, ret, SQLITE_IOERR_TRUNCATE) : SQLITE_OK;
 }
@@ -197,6 +244,8 @@ static int file_size(sqlite3_file *base, sqlite3_int64 *size)
 
 	if (h->len && h->off + h->len > n)
 		n = h->off + h->len;
+	if (file->v->sealed && h == &file->v->wal)
+		n = slot_size_seen(file->v, n);
 	*size = (sqlite3_int64)n;
 	return SQLITE_OK;
 }
@@ -292,25 +341,40 @@ static int half_open(struct vfs *v, struct vfs_half *h, const char *path, unsign
 	return 0;
 }
 
+static int open_wal(struct vfs *v)
+{
+	int ret = vfs_stopped(v) ? -EIO : half_open(v, &v->wal, VFS_WAL, IO_WRITE | IO_CREATE);
+
+	if (ret)
+		return vfs_fail(v, ret, SQLITE_CANTOPEN);
+	int rc = v->sealed ? slot_recover(v) : SQLITE_OK;
+	if (rc != SQLITE_OK) {
+		io_close(v->wal.f);
+		v->wal.f = NULL;
+	}
+	return rc;
+}
+
 static int vfs_open(sqlite3_vfs *base, const char *path, sqlite3_file *out, int flags, int *out_flags)
 {
 	struct vfs *v = base->pAppData;
 	struct file *file = (struct file *)out;
-	int ret = -EACCES;
+	int rc = SQLITE_CANTOPEN;
 
 	file->base.pMethods = NULL;
 	file->v = v;
 	if (path && (flags & SQLITE_OPEN_MAIN_DB) && !strcmp(path, VFS_DB)) {
+		int ret = half_open(v, &v->db, path, IO_WRITE);
 		file->h = &v->db;
-		ret = half_open(v, file->h, path, IO_WRITE);
+		rc = ret ? vfs_fail(v, ret, SQLITE_CANTOPEN) : SQLITE_OK;
 	} else if (path && (flags & SQLITE_OPEN_WAL) && !strcmp(path, VFS_WAL)) {
 		file->h = &v->wal;
-		ret = vfs_stopped(v) ? -EIO : half_open(v, file->h, path, IO_WRITE | IO_CREATE);
+		rc = open_wal(v);
+	} else {
+		v->error = -EACCES;
 	}
-	if (ret) {
-		(void)vfs_fail(v, ret, SQLITE_CANTOPEN);
-		return SQLITE_CANTOPEN;
-	}
+	if (rc != SQLITE_OK)
+		return rc;
 	file->base.pMethods = &file_methods;
 	if (out_flags)
 		*out_flags = flags;
@@ -406,15 +470,21 @@ const char *vfs_name(const struct vfs *v)
 	return v->name;
 }
 
-int vfs_new(struct io *io, struct vfs **out)
+int vfs_new(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct vfs **out)
 {
 	struct vfs *v = calloc(1, sizeof(*v));
 
 	if (!v)
 		return -ENOMEM;
 	v->io = io;
-	v->db.buf = malloc(BUFFER);
-	v->wal.buf = malloc(BUFFER);
+	v->page_size = page_size;
+	v->sealed = sealer != NULL;
+	if (sealer)
+		v->sealer = *sealer;
+	v->db.buf = malloc(VFS_BUFFER);
+	v->wal.buf = malloc(VFS_BUFFER);
+	v->unit = malloc((size_t)page_size + INDEX_FRAME_EXTRA);
+	v->frame = malloc((size_t)page_size + INDEX_FRAME_EXTRA);
 	(void)pthread_mutex_init(&v->sync_lock, NULL);
 	(void)snprintf(v->name, sizeof(v->name), "apfs-%p", (void *)v);
 	v->vfs = (sqlite3_vfs){
@@ -433,7 +503,7 @@ int vfs_new(struct io *io, struct vfs **out)
 	    .xGetLastError = vfs_last_error,
 	    .xCurrentTimeInt64 = vfs_time,
 	};
-	if (!v->db.buf || !v->wal.buf || sqlite3_vfs_register(&v->vfs, 0) != SQLITE_OK) {
+	if (!v->db.buf || !v->wal.buf || !v->unit || !v->frame || sqlite3_vfs_register(&v->vfs, 0) != SQLITE_OK) {
 		vfs_free(v);
 		return -ENOMEM;
 	}
@@ -449,5 +519,7 @@ void vfs_free(struct vfs *v)
 	(void)pthread_mutex_destroy(&v->sync_lock);
 	free(v->db.buf);
 	free(v->wal.buf);
+	free(v->unit);
+	free(v->frame);
 	free(v);
 }

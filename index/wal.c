@@ -17,32 +17,34 @@
  *
  *  3. New header before new frames. If new frames overwrote old ones while the old header was still on the disk,
  *     recovery would replay the old frames that are left, an old state of some pages, over a newer database. So after a
- *     checkpoint, and after the database, vfs_sync overwrites the header with zeroes and syncs the WAL: now the disk
- *     holds a WAL that is empty whatever its frames are, and the new header and new frames may reach it in any order (a
- *     frame is valid only under its header's salt). The sync of the header that SQLite asks for is then nothing. If a
- *     commit restarts the WAL before vfs_sync came, that sync is real.
+ *     checkpoint, and after the database, vfs_sync overwrites the header (and the beginning of slot 1, in the same
+ *     sector) with zeroes and syncs the WAL: now the disk holds a WAL that is empty whatever its frames are, and the
+ *     new header and new frames may reach it in any order (a frame is valid only under its header's salt). The sync of
+ *     the header that SQLite asks for is then nothing. If a commit restarts the WAL before vfs_sync came, that sync is
+ *     real.
  *
  *     While the header is zero (WAL_CLEARED), SQLite must not append behind the old frames, for they would be lost. It
  *     cannot: everything is checkpointed and there is no other reader, so its next write restarts the WAL. Should it
  *     ever, the write is refused.
  *
  * The commit itself needs no sync: vfs_sync makes all frames durable that were written before it, in any order, since
- * recovery stops at the first frame whose checksum, chained from the header on, does not hold. The preallocated tail
- * is zeroes or frames of another salt and ends recovery in the same way.
+ * recovery stops at the first frame whose slot does not open, or whose checksum, chained from the header on, does not
+ * hold. The preallocated tail is zeroes or slots of another salt and ends recovery in the same way.
+ *
+ * wal_durable, which new slots carry (slot.c), counts only frames of committed transactions that an fdatasync covers:
+ * SQLite may still overwrite frames of the open one. Both counters begin anew with the WAL.
  *
  * sync_lock orders vfs_sync against a restart; index mutex first, sync_lock second.
  */
-#include "index/vfs.h"
-
 #include "base/lock.h"
+#include "index/sealed.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define WAL_HEADER 32
-#define WAL_STEP   ((uint64_t)4 << 20) /* the WAL grows by this much */
-#define WAL_FILL   ((uint64_t)1 << 20) /* and is filled by this much */
-#define WAL_SMALL  ((uint64_t)256 << 10)
+#define WAL_STEP  ((uint64_t)4 << 20) /* the WAL grows by this much */
+#define WAL_FILL  ((uint64_t)1 << 20) /* and is filled by this much */
+#define WAL_SMALL ((uint64_t)256 << 10)
 
 static uint64_t max_u64(uint64_t a, uint64_t b)
 {
@@ -71,14 +73,15 @@ static int sync_db(struct vfs *v)
 
 static int sync_wal(struct vfs *v)
 {
-	uint64_t writes = atomic_load(&v->wal_writes);
+	/* In this order: all that was committed is among the writes. */
+	uint64_t committed = atomic_load(&v->wal_committed), writes = atomic_load(&v->wal_writes);
+	int ret = writes == v->wal_synced ? 0 : sync_file(v, v->wal.f);
 
-	if (writes == v->wal_synced)
-		return 0;
-	int ret = sync_file(v, v->wal.f);
-	if (!ret)
-		v->wal_synced = writes;
-	return ret;
+	if (ret)
+		return ret;
+	v->wal_synced = writes;
+	atomic_store(&v->wal_durable, committed);
+	return 0;
 }
 
 int vfs_wal_before_write(struct vfs *v, uint64_t off)
@@ -95,6 +98,8 @@ int vfs_wal_before_write(struct vfs *v, uint64_t off)
 	}
 	v->state = WAL_LIVE;
 	v->wal_used = 0;
+	atomic_store(&v->wal_committed, 0);
+	atomic_store(&v->wal_durable, 0);
 	return 0;
 }
 
@@ -119,7 +124,7 @@ int vfs_half_sync(struct vfs *v, struct vfs_half *h)
 
 int vfs_sync(struct vfs *v)
 {
-	static const uint8_t zero[WAL_HEADER];
+	static const uint8_t zero[WAL_CLEAR];
 
 	SCOPED_LOCK(&v->sync_lock);
 	if (vfs_stopped(v))
@@ -167,7 +172,7 @@ uint64_t vfs_wal_used(const struct vfs *v)
 
 uint64_t vfs_wal_room(const struct vfs *v)
 {
-	uint64_t size = atomic_load(&v->wal.size), used = v->wal_used + WAL_HEADER;
+	uint64_t size = atomic_load(&v->wal.size), used = v->wal_used + WAL_HEADER_SLOT;
 
 	return size > used ? size - used : 0;
 }
@@ -208,7 +213,7 @@ static int wal_grow(struct vfs *v, uint64_t to)
 
 int vfs_wal_reserve(struct vfs *v, uint64_t bytes)
 {
-	uint64_t need = v->wal_used + bytes + WAL_HEADER;
+	uint64_t need = v->wal_used + bytes + WAL_HEADER_SLOT;
 
 	if (need > atomic_load(&v->wal.size)) {
 		int ret = wal_grow(v, (need + WAL_STEP - 1) / WAL_STEP * WAL_STEP);
@@ -223,7 +228,7 @@ int vfs_wal_reserve(struct vfs *v, uint64_t bytes)
 	 * WAL. */
 	if (bytes > WAL_SMALL || need <= v->wal_filled)
 		return 0;
-	uint64_t from = max_u64(v->wal_filled, v->wal_used + WAL_HEADER), size = atomic_load(&v->wal.size);
+	uint64_t from = max_u64(v->wal_filled, v->wal_used + WAL_HEADER_SLOT), size = atomic_load(&v->wal.size);
 	return wal_fill(v, from, from + WAL_FILL < size ? from + WAL_FILL : size);
 }
 
@@ -232,8 +237,8 @@ int vfs_wal_prepare(struct vfs *v, bool recovered)
 	if (!v->wal.f)
 		return -EIO;
 	if (!recovered) {
-		/* Recovery has read the frames up to the first that is not valid. */
-		v->wal_used = v->wal_filled = v->wal_read; /* they must not be filled over */
+		/* What recovery has replayed must not be filled over. */
+		v->wal_used = v->wal_filled = v->sealed ? slot_offset(v, v->wal_end + 1) : v->wal_read;
 		return 0;
 	}
 	v->wal_used = 0;

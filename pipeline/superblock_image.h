@@ -7,7 +7,7 @@
 #include <stdbool.h>
 
 #define IMAGE_SIZE     8192
-#define IMAGE_PAGE_MIN 512u /* of the index */
+#define IMAGE_PAGE_MIN 1024u /* of the index: what SQLite takes with 40 bytes of each page reserved */
 #define IMAGE_PAGE_MAX 65536u
 
 struct superblock {

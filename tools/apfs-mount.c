@@ -136,7 +136,7 @@ static enum exit_status make_store(struct mounting *m)
 	int ret = core_format(m->store.io, &f, m->secret.secret.data, m->secret.secret.len, &e);
 	if (ret)
 		return store_failed(m, ret, &e);
-	(void)daemon_say(&m->daemon, EXIT_OK, "made the store %s. " STORE_INDEX_NOTE, m->o->store);
+	(void)daemon_say(&m->daemon, EXIT_OK, "made the store %s", m->o->store);
 	return EXIT_OK;
 }
 

@@ -104,8 +104,7 @@ int cmd_init(int argc, char **argv)
 	u.path = o.path;
 	int ret = make(&o, &u, &held, &e);
 	if (!ret)
-		(void)printf("Made the store %s.\n" STORE_INDEX_NOTE ".\nNext: apfs-mount %s MOUNTPOINT\n", o.path,
-		             o.path);
+		(void)printf("Made the store %s.\nNext: apfs-mount %s MOUNTPOINT\n", o.path, o.path);
 	if (!ret && o.recovery)
 		ret = add_recovery(&u, &held, &e);
 	secret_release(&held);

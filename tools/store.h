@@ -7,9 +7,6 @@
 
 #include <stdbool.h>
 
-/* Until the index is sealed page by page. */
-#define STORE_INDEX_NOTE "In this version the index (names, sizes, the tree) is not encrypted yet; file contents are"
-
 struct store {
 	char *path;    /* absolute */
 	struct io *io; /* locked */

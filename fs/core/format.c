@@ -77,11 +77,11 @@ static int make_reserve(struct io *io)
 	return ret == -EOPNOTSUPP ? 0 : ret;
 }
 
-static int make_root(struct io *io, const struct core_format *f, struct err *e)
+static int make_root(struct io *io, const struct core_format *f, const struct index_sealer *sealer, struct err *e)
 {
 	struct index_inode root = {.ino = CORE_ROOT, .nlink = 2, .parent = CORE_ROOT, .generation = 1};
 	struct index *ix;
-	int ret = index_open(io, &ix, e);
+	int ret = index_open(io, PAGE_SIZE_DEFAULT, sealer, &ix, e);
 
 	if (ret)
 		return ret;
@@ -112,7 +112,7 @@ static int remove_index(struct io *io)
 }
 
 /* Everything but the superblock. */
-static int make_files(struct io *io, const struct core_format *f, struct err *e)
+static int make_files(struct io *io, const struct core_format *f, const struct index_sealer *sealer, struct err *e)
 {
 	int ret = make_dir(io, "segments");
 
@@ -125,8 +125,8 @@ static int make_files(struct io *io, const struct core_format *f, struct err *e)
 	if (!ret)
 		ret = make_reserve(io);
 	if (!ret)
-		ret = index_create(io, PAGE_SIZE_DEFAULT, e);
-	return ret ? ret : make_root(io, f, e);
+		ret = index_create(io, PAGE_SIZE_DEFAULT, sealer, e);
+	return ret ? ret : make_root(io, f, sealer, e);
 }
 
 int core_format(struct io *io, const struct core_format *f, const void *pass, size_t pass_len, struct err *e)
@@ -136,6 +136,7 @@ int core_format(struct io *io, const struct core_format *f, const void *pass, si
 	const struct superblock_slot first = {.secret = &secret, .kdf = {f->kdf_ops, f->kdf_mem}};
 	struct superblock *sb = NULL;
 	struct keyring *k = NULL;
+	struct index_seal seal = {0};
 	int ret = keys_init(e);
 
 	if (ret)
@@ -150,12 +151,15 @@ int core_format(struct io *io, const struct core_format *f, const void *pass, si
 	ret = superblock_new(io, (enum cipher_suite)f->suite, PAGE_SIZE_DEFAULT, &first, &sb, &k, e);
 	if (ret)
 		return ret;
-	ret = make_files(io, f, e);
+	ret = index_seal_init(&seal, sb, k, e);
+	if (!ret)
+		ret = make_files(io, f, &seal.index, e);
 	/* The superblock comes last: with it, the store is whole. */
 	if (!ret)
 		ret = superblock_write(io, sb, e);
 	if (!ret)
 		ret = io_sync_dir(io, "");
+	index_seal_release(&seal);
 	keyring_free(k);
 	superblock_free(sb);
 	return ret ? err_set(e, ret, ERR_IO, "the store could not be made: %s", strerror(-ret)) : 0;

@@ -56,6 +56,7 @@ static void volume_free(struct core *c)
 	frame_cache_free(c->cache);
 	chunk_table_free(c->chunks);
 	pool_free(c->pool);
+	index_seal_release(&c->seal);
 	keyring_free(c->keyring);
 	superblock_free(c->sb);
 	(void)pthread_mutex_destroy(&c->ns);
@@ -170,7 +171,9 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 	if (!ret)
 		ret = memory_init(c);
 	if (!ret)
-		ret = index_open(c->io, &c->index, e);
+		ret = index_seal_init(&c->seal, c->sb, c->keyring, e);
+	if (!ret)
+		ret = index_open(c->io, superblock_info(c->sb)->page_size, &c->seal.index, &c->index, e);
 	if (!ret)
 		ret = pipeline_init(c, e);
 	if (!ret)

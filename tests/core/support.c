@@ -207,6 +207,39 @@ static int walk_usage(const char *path, const struct stat *st, int flag, struct 
 	return 0;
 }
 
+void fixture_index_open(struct fixture *f, struct fixture_index *out)
+{
+	const struct secret pass = {SECRET_PASSPHRASE, PASS, strlen(PASS)};
+	struct superblock *sb = NULL;
+	struct keyring *k = NULL;
+	struct err e = {0};
+	int ret = io_posix_new(f->dir, &out->io, &e);
+
+	if (!ret)
+		ret = superblock_open(out->io, &sb, &e);
+	if (!ret)
+		ret = superblock_unlock(sb, &pass, &k, &e);
+	if (!ret)
+		ret = index_seal_init(&out->seal, sb, k, &e);
+	if (!ret)
+		ret = index_open(out->io, superblock_info(sb)->page_size, &out->seal.index, &out->index, &e);
+	if (ret)
+		fail_msg("opening the index: %s", err_text(&e, ret));
+	keyring_free(k);
+	superblock_free(sb);
+}
+
+void fixture_index_close(struct fixture_index *x)
+{
+	struct err e = {0};
+	int ret = index_close(x->index, &e);
+
+	if (ret)
+		fail_msg("closing the index: %s", err_text(&e, ret));
+	index_seal_release(&x->seal);
+	io_free(x->io);
+}
+
 uint64_t fixture_disk_usage(const struct fixture *f, const char *sub)
 {
 	char path[PATH_MAX];

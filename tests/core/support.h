@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "fs/core/core.h"
+#include "fs/core/index_seal.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -44,6 +45,15 @@ void fixture_abandon(struct fixture *f);
 /* These fail the test themselves. */
 void fixture_remount(struct fixture *f);
 void fixture_crash(struct fixture *f);
+
+/* The index of a store that is not open. These fail the test themselves. */
+struct fixture_index {
+	struct io *io;
+	struct index_seal seal;
+	struct index *index;
+};
+void fixture_index_open(struct fixture *f, struct fixture_index *out);
+void fixture_index_close(struct fixture_index *x);
 
 /* Allocated bytes under STORE/sub ("" for all of it but the reserve), and calls for each regular file. */
 uint64_t fixture_disk_usage(const struct fixture *f, const char *sub);

@@ -52,22 +52,14 @@ static void random_op(struct run *r)
 
 static void check_index(struct run *r)
 {
+	struct fixture_index x;
 	struct err e = {0};
-	struct index *ix;
-	struct io *io;
-	int ret = io_posix_new(r->fx.dir, &io, &e);
 
-	if (!ret)
-		ret = index_open(io, &ix, &e);
-	if (ret)
-		run_fail(r, "opening the index: %s", err_text(&e, ret));
-	ret = index_check(ix, &e);
+	fixture_index_open(&r->fx, &x);
+	int ret = index_check(x.index, &e);
 	if (ret)
 		run_fail(r, "checking the index: %s", err_text(&e, ret));
-	ret = index_close(ix, &e);
-	if (ret)
-		run_fail(r, "closing the index: %s", err_text(&e, ret));
-	io_free(io);
+	fixture_index_close(&x);
 }
 
 static void remount(struct run *r)

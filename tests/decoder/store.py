@@ -109,7 +109,7 @@ class Superblock:
         size, required, _, self.uuid, self.suite, self.page_size, _, self.epoch, self.index_epoch, self.generation = fields
         if required or self.suite not in NONCE:
             raise SystemExit("the store needs what this program does not know")
-        need(size == self.SIZE and 512 <= self.page_size <= 65536, "the superblock's sizes")
+        need(size == self.SIZE and 1024 <= self.page_size <= 65536, "the superblock's sizes")
         need(self.page_size & (self.page_size - 1) == 0, "the index's page size")
         self.image = image
 

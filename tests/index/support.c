@@ -1,5 +1,7 @@
 #include "tests/index/support.h"
 
+#include <errno.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,12 +15,71 @@ void ok_at(int ret, const struct err *e, const char *file, int line)
 	_assert_int_equal((LargestIntegralType)ret, 0, file, line);
 }
 
+/* --- sealing, by what docs/FORMAT.md says --------------------------------------------------------------------------
+ */
+
+static const uint8_t uuid[16] = "uuid of a store", key[2][32] = {"key of pages", "key of slots"};
+
+static size_t make_aad(enum index_unit unit, uint64_t number, uint8_t aad[32])
+{
+	static const char *const names[] = {"db", "wal"};
+	size_t name = strlen(names[unit]), len = unit == INDEX_PAGE ? 4 : 8;
+
+	memcpy(aad, uuid, 16);
+	memcpy(aad + 16, names[unit], name);
+	for (size_t i = 0; i < len; i++)
+		aad[16 + name + i] = (uint8_t)(number >> 8 * i);
+	return 16 + name + len;
+}
+
+static int seal(void *arg, enum index_unit unit, uint64_t number, const void *in, size_t len,
+                uint8_t nonce[INDEX_NONCE], void *out)
+{
+	uint8_t aad[32];
+
+	(void)arg;
+	randombytes_buf(nonce, INDEX_NONCE);
+	return crypto_aead_xchacha20poly1305_ietf_encrypt(out, NULL, in, len, aad, make_aad(unit, number, aad), NULL,
+	                                                  nonce, key[unit]);
+}
+
+int test_unit_open(void *arg, enum index_unit unit, uint64_t number, const uint8_t nonce[INDEX_NONCE], const void *in,
+                   size_t len, void *out)
+{
+	uint8_t aad[32];
+
+	(void)arg;
+	int ret = crypto_aead_xchacha20poly1305_ietf_decrypt(out, NULL, NULL, in, len + INDEX_TAG, aad,
+	                                                     make_aad(unit, number, aad), nonce, key[unit]);
+	return ret ? -EBADMSG : 0;
+}
+
+void test_page_open(const uint8_t *page, size_t size, uint32_t number, uint8_t *out)
+{
+	size_t len = size - INDEX_RESERVE;
+	uint8_t sealed[65536];
+
+	memcpy(sealed, page, len);
+	memcpy(sealed + len, page + size - INDEX_TAG, INDEX_TAG);
+	assert_int_equal(test_unit_open(NULL, INDEX_PAGE, number, page + len, sealed, len, out), 0);
+}
+
+static const struct index_sealer sodium_sealer = {seal, test_unit_open, NULL};
+const struct index_sealer *test_sealer = &sodium_sealer;
+
+void test_seal_index(bool sealed)
+{
+	test_sealer = sealed ? &sodium_sealer : NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------------------------ */
+
 struct index *open_index(struct io *io)
 {
 	struct index *ix = NULL;
 	struct err e = {0};
 
-	ok_at(index_open(io, &ix, &e), &e, __FILE__, __LINE__);
+	ok_at(index_open(io, PAGE, test_sealer, &ix, &e), &e, __FILE__, __LINE__);
 	return ix;
 }
 
@@ -27,7 +88,7 @@ struct index *new_index(struct io **io)
 	struct err e = {0};
 
 	*io = sim_new();
-	ok_at(index_create(*io, PAGE, &e), &e, __FILE__, __LINE__);
+	ok_at(index_create(*io, PAGE, test_sealer, &e), &e, __FILE__, __LINE__);
 	struct index *ix = open_index(*io);
 	put_segment(ix, 1);
 	return ix;

@@ -22,6 +22,14 @@ void ok_at(int ret, const struct err *e, const char *file, int line);
 		ok_at((call), &ok_err, __FILE__, __LINE__); \
 	} while (0)
 
+/* How the indexes of a test are sealed: by libsodium, with keys that are known here; or not, which only some do. */
+extern const struct index_sealer *test_sealer;
+void test_seal_index(bool sealed);
+/* Opens a page as it lies in index.db: size - INDEX_RESERVE bytes to out. */
+void test_page_open(const uint8_t *page, size_t size, uint32_t number, uint8_t *out);
+int test_unit_open(void *arg, enum index_unit unit, uint64_t number, const uint8_t nonce[INDEX_NONCE], const void *in,
+                   size_t len, void *out) MUST_CHECK;
+
 /* An index on a new simulated STORE, with a segment 1. */
 struct index *new_index(struct io **io);
 struct index *open_index(struct io *io);

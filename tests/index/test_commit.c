@@ -232,7 +232,7 @@ static void test_posix(void **state)
 	(void)state;
 	assert_non_null(mkdtemp(dir));
 	ok(io_posix_new(dir, &io, &ok_err));
-	ok(index_create(io, 8192, &ok_err));
+	ok(index_create(io, PAGE, test_sealer, &ok_err));
 	struct index *ix = open_index(io);
 	put_segment(ix, 1);
 	put_inodes(ix, 1, 1000);
@@ -251,18 +251,19 @@ static void test_posix(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
-/* What docs/FORMAT.md says of the file's first bytes. */
+/* What docs/FORMAT.md says of the first page. */
 static void test_header(void **state)
 {
 	struct io *io = sim_new();
 	struct io_file *f;
-	uint8_t h[100];
+	uint8_t page[8192], h[8192 - INDEX_RESERVE];
 
 	(void)state;
-	ok(index_create(io, 8192, &ok_err));
+	ok(index_create(io, 8192, test_sealer, &ok_err));
 	assert_int_equal(io_open(io, "index.db", IO_READ, &f), 0);
-	assert_int_equal(io_pread(f, h, sizeof(h), 0), sizeof(h));
+	assert_int_equal(io_pread(f, page, sizeof(page), 0), sizeof(page));
 	io_close(f);
+	test_page_open(page, sizeof(page), 1, h);
 	assert_memory_equal(h, "SQLite format 3", 16);
 	assert_int_equal(h[16] << 8 | h[17], 8192);
 	assert_int_equal(h[18], 2);
@@ -280,24 +281,25 @@ static void test_open_errors(void **state)
 	struct err e = {0};
 
 	(void)state;
-	assert_int_equal(index_open(io, &ix, &e), -ENOENT);
-	assert_int_equal(index_create(io, 1000, NULL), -EINVAL);
-	assert_int_equal(index_create(io, 131072, NULL), -EINVAL);
+	assert_int_equal(index_open(io, PAGE, test_sealer, &ix, &e), -ENOENT);
+	assert_int_equal(index_create(io, 1000, test_sealer, NULL), -EINVAL);
+	assert_int_equal(index_create(io, 131072, test_sealer, NULL), -EINVAL);
 	assert_int_equal(io_open(io, "index.db", IO_WRITE | IO_CREATE, &f), 0);
-	assert_int_equal(index_create(io, PAGE, NULL), -EEXIST);
-	assert_int_equal(index_open(io, &ix, NULL), -EUCLEAN);
+	assert_int_equal(index_create(io, PAGE, test_sealer, NULL), -EEXIST);
+	assert_int_equal(index_open(io, PAGE, test_sealer, &ix, NULL), -EUCLEAN);
 	for (unsigned i = 0; i < 100; i++)
 		assert_int_equal(io_pwrite(f, "this is no database, ", 21, (uint64_t)i * 21), 0);
 	io_close(f);
 	err_reset(&e);
-	assert_int_equal(index_open(io, &ix, &e), -EIO);
+	assert_int_equal(index_open(io, PAGE, test_sealer, &ix, &e), -EBADMSG);
+	assert_non_null(strstr(e.text, "page 1 is damaged"));
 	io_free(io);
 
 	ix = new_index(&io);
 	assert_int_equal(db_exec(ix, "UPDATE meta SET value = 2 WHERE key = 'schema'"), 0);
 	close_index(ix);
 	err_reset(&e);
-	assert_int_equal(index_open(io, &ix, &e), -EPROTONOSUPPORT);
+	assert_int_equal(index_open(io, PAGE, test_sealer, &ix, &e), -EPROTONOSUPPORT);
 	assert_non_null(strstr(e.text, "newer"));
 	io_free(io);
 }
@@ -329,7 +331,7 @@ static void test_flipped_bits(void **state)
 			assert_int_equal(io_pwrite(f, &b, 1, at), 0);
 		}
 		io_close(f);
-		if (!index_open(io, &ix, NULL)) {
+		if (!index_open(io, PAGE, test_sealer, &ix, NULL)) {
 			struct index_totals t;
 			any(index_totals(ix, &t));
 			for (unsigned i = 0; i < 5; i++) {

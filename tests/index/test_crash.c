@@ -10,7 +10,7 @@ static void live(struct history *h, struct io *io, unsigned steps, unsigned *see
 {
 	struct index *ix = NULL;
 
-	if (index_open(io, &ix, NULL)) {
+	if (index_open(io, PAGE, test_sealer, &ix, NULL)) {
 		assert_true(sim_failed(io));
 		return;
 	}

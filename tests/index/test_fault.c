@@ -9,7 +9,7 @@
 static int live(struct history *h, struct io *io, int error)
 {
 	struct index *ix = NULL;
-	int ret = index_open(io, &ix, NULL);
+	int ret = index_open(io, PAGE, test_sealer, &ix, NULL);
 
 	if (ret)
 		return ret;
@@ -93,17 +93,17 @@ static void test_create(void **state)
 	for (unsigned n = 1;; n++) {
 		struct io *io = sim_new();
 		sim_fail(io, n, -EIO, false);
-		int ret = index_create(io, PAGE, NULL);
+		int ret = index_create(io, PAGE, test_sealer, NULL);
 		if (!sim_failed(io)) {
 			assert_int_equal(ret, 0);
-			assert_int_equal(index_create(io, PAGE, NULL), -EEXIST);
+			assert_int_equal(index_create(io, PAGE, test_sealer, NULL), -EEXIST);
 			io_free(io);
 			return;
 		}
 		assert_int_equal(ret, -EIO);
 		/* It can be repeated, unless it had come to the end. */
 		sim_crash(io, n);
-		ret = index_create(io, PAGE, NULL);
+		ret = index_create(io, PAGE, test_sealer, NULL);
 		assert_true(ret == 0 || ret == -EEXIST);
 		close_index(open_index(io));
 		io_free(io);
