@@ -17,9 +17,12 @@ int chunk_read(sqlite3_stmt *st, int column, struct index_chunk *out)
 	    .data_start = stmt_u32(st, column + 5),
 	    .sequence = stmt_u64(st, column + 6),
 	    .is_inline = stmt_u64(st, column + 7) != 0,
-	    .frames = sqlite3_column_blob(st, column + 8),
-	    .frames_len = (size_t)sqlite3_column_bytes(st, column + 8),
+	    .mapped = stmt_u64(st, column + 8),
 	};
+	if (sqlite3_column_count(st) > column + 9) {
+		out->frames = sqlite3_column_blob(st, column + 9);
+		out->frames_len = (size_t)sqlite3_column_bytes(st, column + 9);
+	}
 	for (int i = 3; i < 6; i++) {
 		if (stmt_u64(st, column + i) > UINT32_MAX)
 			return index_damaged("a chunk's lengths");
@@ -159,4 +162,43 @@ int index_file_chunks(struct index *ix, uint64_t ino, int (*fn)(void *arg, const
 		if (ret)
 			return ret;
 	}
+}
+
+static int chunks_read(struct index *ix, sqlite3_stmt *st, struct index_chunk *out, size_t max, size_t *n)
+{
+	int ret = 0;
+
+	while (*n < max && (ret = stmt_row(ix, st)) > 0) {
+		ret = chunk_read(st, 0, &out[*n]);
+		if (ret)
+			return ret;
+		(*n)++;
+	}
+	return ret < 0 ? ret : 0;
+}
+
+int index_segment_chunks(struct index *ix, uint64_t segment, uint64_t after, struct index_chunk *out, size_t max,
+                         size_t *n)
+{
+	SCOPED_LOCK(&ix->lock);
+	SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_OF_SEGMENT);
+
+	*n = 0;
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, segment);
+	stmt_bind(st, 2, after);
+	return chunks_read(ix, st, out, max, n);
+}
+
+int index_inline_chunks(struct index *ix, uint64_t after, struct index_chunk *out, size_t max, size_t *n)
+{
+	SCOPED_LOCK(&ix->lock);
+	SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_INLINE);
+
+	*n = 0;
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, after);
+	return chunks_read(ix, st, out, max, n);
 }

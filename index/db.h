@@ -48,6 +48,7 @@ enum stmt {
 	STMT_EXTENT_MAP,
 	STMT_EXTENT_DELETE,
 	STMT_EXTENT_DELETE_RANGE,
+	STMT_EXTENT_OF_CHUNK,
 	STMT_CHUNK_INSERT,
 	STMT_CHUNK_MOVE,
 	STMT_CHUNK_GET,
@@ -57,6 +58,8 @@ enum stmt {
 	STMT_CHUNK_OF_FILE,
 	STMT_CHUNK_NEXT,
 	STMT_CHUNK_OWNERS,
+	STMT_CHUNK_OF_SEGMENT,
+	STMT_CHUNK_INLINE,
 	STMT_INLINE_PUT,
 	STMT_INLINE_GET,
 	STMT_INLINE_DELETE,
@@ -163,7 +166,6 @@ void inode_read(sqlite3_stmt *st, int column, struct index_inode *out);
 /* Removes every extent of a file. */
 int extent_clear(struct index *ix, uint64_t ino) MUST_CHECK;
 
-#define CHUNK_COLUMNS 9
 /* Reads the columns of a chunk; frames points into the row. -EIO when they make no sense. */
 int chunk_read(sqlite3_stmt *st, int column, struct index_chunk *out) MUST_CHECK;
 

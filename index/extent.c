@@ -273,3 +273,81 @@ int extent_clear(struct index *ix, uint64_t ino)
 
 	return extent_replace(ix, ino, &all);
 }
+
+/* --- compaction --------------------------------------------------------------------------------------------------- */
+
+int index_chunk_extents(struct index *ix, uint64_t chunk, uint64_t ino, uint64_t off, struct index_owned_extent *out,
+                        size_t max, size_t *n)
+{
+	int ret = 0;
+
+	SCOPED_LOCK(&ix->lock);
+	SCOPED_STMT st = stmt_get(ix, STMT_EXTENT_OF_CHUNK);
+	*n = 0;
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, chunk);
+	stmt_bind(st, 2, ino);
+	stmt_bind(st, 3, off);
+	while (*n < max && (ret = stmt_row(ix, st)) > 0) {
+		ret = extent_read(st, &out[*n].x);
+		if (ret)
+			return ret;
+		out[(*n)++].ino = stmt_u64(st, 4);
+	}
+	return ret < 0 ? ret : 0;
+}
+
+/* The next bytes of the file, from *off on, that are mapped as m says: *x is what they become, len 0 at the end. */
+static int move_next(struct index *ix, const struct index_move *m, uint64_t *off, struct index_extent *x)
+{
+	uint64_t end = m->off + m->len;
+	struct index_extent found;
+	int ret;
+
+	x->len = 0;
+	SCOPED_STMT st = stmt_get(ix, STMT_EXTENT_LIST);
+	if (!st)
+		return index_error(ix);
+	stmt_bind(st, 1, m->ino);
+	stmt_bind(st, 2, *off);
+	stmt_bind(st, 3, end);
+	while ((ret = stmt_row(ix, st)) > 0) {
+		ret = extent_read(st, &found);
+		if (ret)
+			return ret;
+		if (end_of(&found) <= *off || found.chunk != m->chunk || found.off - found.chunk_off != m->off - m->pos)
+			continue;
+		x->off = found.off > *off ? found.off : *off;
+		x->len = (end_of(&found) < end ? end_of(&found) : end) - x->off;
+		x->chunk = m->to;
+		x->chunk_off = m->to_pos + (uint32_t)(x->off - m->off);
+		*off = x->off + x->len;
+		return 0;
+	}
+	return ret;
+}
+
+int index_extent_move(struct index *ix, const struct index_move *m, uint64_t *moved)
+{
+	SCOPED_LOCK(&ix->lock);
+	int ret = write_begin(ix);
+
+	*moved = 0;
+	if (ret)
+		return ret;
+	if (m->off > INDEX_OFFSET_MAX || m->len > INDEX_OFFSET_MAX - m->off || m->to_pos > UINT32_MAX - m->len)
+		return -EINVAL;
+	for (uint64_t off = m->off; off < m->off + m->len && !ret;) {
+		struct index_extent x;
+
+		ret = move_next(ix, m, &off, &x);
+		if (ret || !x.len)
+			break;
+		ret = extent_replace(ix, m->ino, &x);
+		if (!ret)
+			*moved += x.len;
+	}
+	write_end(ix);
+	return ret;
+}

@@ -206,6 +206,7 @@ struct index_chunk {
 	size_t frames_len;
 	const void *inline_data; /* put: the sealed record if it is kept in the index, else NULL */
 	bool is_inline;
+	uint64_t mapped; /* out: the lengths of its extents together, as of the last commit */
 };
 
 /* Inserts a chunk whose segment has a row, or will by the next commit. A chunk that has a row already moves to where c
@@ -241,6 +242,32 @@ int index_segment_delete(struct index *ix, uint64_t id) MUST_CHECK;
 int index_segment_list(struct index *ix, uint64_t after, struct index_segment *out, size_t max, size_t *n) MUST_CHECK;
 /* Of these, rows without live chunks. */
 int index_segment_empty(struct index *ix, struct index_segment *out, size_t max, size_t *n) MUST_CHECK;
+
+/* --- for compaction ----------------------------------------------------------------------------------------------- */
+
+/* Chunks of a segment's file with id > after, ascending, at most max: *n. Without their frame tables. */
+int index_segment_chunks(struct index *ix, uint64_t segment, uint64_t after, struct index_chunk *out, size_t max,
+                         size_t *n) MUST_CHECK;
+/* Likewise the chunks whose records are kept in the index, of whatever segment. */
+int index_inline_chunks(struct index *ix, uint64_t after, struct index_chunk *out, size_t max, size_t *n) MUST_CHECK;
+
+struct index_owned_extent {
+	uint64_t ino;
+	struct index_extent x;
+};
+/* The extents of a chunk, ascending by inode and offset, beginning after extent (ino, off) (0, 0: with the first). */
+int index_chunk_extents(struct index *ix, uint64_t chunk, uint64_t ino, uint64_t off, struct index_owned_extent *out,
+                        size_t max, size_t *n) MUST_CHECK;
+
+/* Bytes [pos, pos + len) of one chunk's plaintext are bytes [to_pos, to_pos + len) of another's. */
+struct index_move {
+	uint64_t ino, off; /* where they are in the file */
+	uint32_t len;
+	uint64_t chunk, to;
+	uint32_t pos, to_pos;
+};
+/* Remaps those bytes of the file that are still mapped so; *moved is how many. The new chunk's row must exist. */
+int index_extent_move(struct index *ix, const struct index_move *m, uint64_t *moved) MUST_CHECK;
 
 /* --- totals ------------------------------------------------------------------------------------------------------- */
 

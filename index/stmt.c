@@ -7,7 +7,9 @@
 #define INODE                                                                                                        \
 	"i.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.flags, i.size, i.blocks, i.parent, i.generation, i.atime, " \
 	"i.atime_ns, i.mtime, i.mtime_ns, i.ctime, i.ctime_ns, i.btime, i.btime_ns"
-#define CHUNK   "c.id, c.segment, c.offset, c.stored_len, c.plain_len, c.data_start, c.sequence, c.inlined, c.frames"
+#define CHUNK_SHORT \
+	"c.id, c.segment, c.offset, c.stored_len, c.plain_len, c.data_start, c.sequence, c.inlined, c.mapped"
+#define CHUNK   CHUNK_SHORT ", c.frames"
 #define SEGMENT "id, name, epoch, state, total, live, chunks, header"
 
 static const char *const sql[STMT_COUNT] = {
@@ -60,6 +62,9 @@ static const char *const sql[STMT_COUNT] = {
     [STMT_EXTENT_DELETE] = "DELETE FROM extent WHERE ino = ?1 AND off = ?2",
     [STMT_EXTENT_DELETE_RANGE] = "DELETE FROM extent WHERE ino = ?1 AND off >= ?2 AND off < ?3",
 
+    [STMT_EXTENT_OF_CHUNK] = "SELECT off, len, chunk, chunk_off, ino FROM extent INDEXED BY extent_chunk "
+			     "WHERE chunk = ?1 AND (ino, off) > (?2, ?3) ORDER BY ino, off",
+
     [STMT_CHUNK_INSERT] = "INSERT INTO chunk VALUES(?1, 0, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [STMT_CHUNK_MOVE] = "UPDATE chunk SET segment = ?2, offset = ?3, stored_len = ?4, plain_len = ?5, data_start = ?6, "
 			"sequence = ?7, inlined = ?8, frames = ?9 WHERE id = ?1",
@@ -71,6 +76,10 @@ static const char *const sql[STMT_COUNT] = {
 	"SELECT " CHUNK " FROM chunk c WHERE c.id IN (SELECT chunk FROM extent WHERE ino = ?1) ORDER BY c.id",
     [STMT_CHUNK_NEXT] = "SELECT id FROM chunk WHERE id > ?1 ORDER BY id LIMIT 1",
     [STMT_CHUNK_OWNERS] = "SELECT ino, off, len, chunk_off FROM extent WHERE chunk = ?1 ORDER BY ino, off",
+    [STMT_CHUNK_OF_SEGMENT] = "SELECT " CHUNK_SHORT " FROM chunk c INDEXED BY chunk_segment "
+			      "WHERE c.segment = ?1 AND c.inlined = 0 AND c.id > ?2 ORDER BY c.id",
+    [STMT_CHUNK_INLINE] = "SELECT " CHUNK_SHORT " FROM inline_chunk i CROSS JOIN chunk c ON c.id = i.id "
+			  "WHERE i.id > ?1 ORDER BY i.id",
     [STMT_INLINE_PUT] = "REPLACE INTO inline_chunk VALUES(?1, ?2)",
     [STMT_INLINE_GET] = "SELECT data FROM inline_chunk WHERE id = ?1",
     [STMT_INLINE_DELETE] = "DELETE FROM inline_chunk WHERE id = ?1",

@@ -300,6 +300,20 @@ void chunk_drop_stale(struct core *c, uint64_t cut)
 	}
 }
 
+void chunk_forget(struct core *c, uint64_t id)
+{
+	struct chunk_table *t = c->chunks;
+	struct chunk *k;
+
+	SCOPED_LOCK(&t->lock);
+	HASH_FIND(hh, t->table, &id, sizeof(id), k);
+	if (!k || !k->fresh || k->refs)
+		return;
+	TAILQ_REMOVE(&t->fresh, k, on_fresh);
+	HASH_DEL(t->table, k);
+	chunk_free(k);
+}
+
 bool chunk_fresh_in(struct core *c, uint64_t segment)
 {
 	struct chunk *k;
@@ -311,8 +325,7 @@ bool chunk_fresh_in(struct core *c, uint64_t segment)
 	return false;
 }
 
-/* The frame that holds plaintext byte pos. */
-static uint32_t frame_of(const struct chunk *k, uint32_t pos)
+uint32_t chunk_frame_at(const struct chunk *k, uint32_t pos)
 {
 	uint32_t lo = 0, hi = k->p->nframes;
 
@@ -352,7 +365,7 @@ int chunk_copy(struct core *c, uint64_t id, uint32_t pos, uint32_t len, uint8_t 
 		return err_set(e, -EBADMSG, ERR_FORMAT, "an extent lies outside chunk %llu", (unsigned long long)id);
 	}
 	while (pos < end && !ret) {
-		uint32_t frame = frame_of(k, pos);
+		uint32_t frame = chunk_frame_at(k, pos);
 		uint32_t whole = whole_frames(c, k, frame, pos, end);
 		uint32_t n = (whole                       ? k->start[frame + whole]
 		              : k->start[frame + 1] < end ? k->start[frame + 1]
@@ -408,7 +421,7 @@ void chunk_prefetch(struct core *c, uint64_t id, uint32_t pos, uint32_t len)
 	if (chunk_get(c, id, &k))
 		return;
 	end = pos + len < k->p->plain_len ? pos + len : k->p->plain_len;
-	for (uint32_t f = frame_of(k, pos); f < k->p->nframes && k->start[f] < end; f++) {
+	for (uint32_t f = chunk_frame_at(k, pos); f < k->p->nframes && k->start[f] < end; f++) {
 		struct cached_frame *cf;
 		const uint8_t *data;
 

@@ -2,7 +2,7 @@
  * The second half of a cut, and who runs it: rows of changed inodes, COMMIT, sync of the WAL. Only one cut runs at a
  * time; whoever waits for one and finds none running leads the next for everybody who waits.
  */
-#include "fs/core/volume.h"
+#include "fs/core/compact.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -76,16 +76,18 @@ static int cut_commit(struct core *c, bool last_round, bool *due, struct err *e)
 
 /* One whole cut. Renames over files that happen meanwhile make their inodes due, and those get a round of their own;
  * if renames keep coming, they wait for the last one. */
-static int cut_run(struct core *c, bool full, struct node *const *wanted, size_t nwanted)
+static int cut_run(struct core *c, bool full, struct node *const *wanted, size_t nwanted, struct copy *copy)
 {
 	struct err e = {0};
 	bool due = true;
 	int ret = core_may_write(c);
 
 	/* Extents without their sizes may be in the transaction: it must not be committed before both are. */
-	full |= c->half_installed;
+	full |= c->retry_full;
 	if (!ret)
 		ret = cut_round(c, full, wanted, nwanted, &e);
+	if (!ret && copy)
+		ret = core_index_result(c, copy_install(c, copy), NULL, "moving extents in the index");
 	for (int round = 0; !ret && due; round++) {
 		bool last = round == DUE_ROUNDS;
 
@@ -103,8 +105,9 @@ static int cut_run(struct core *c, bool full, struct node *const *wanted, size_t
 	ret = index_sync(c->index, &e);
 	if (ret)
 		return core_stop(c, ret, &e, "making the index durable");
-	if (full)
+	if (full || copy)
 		reclaim_segments(c);
+	compact_changed(c);
 	return 0;
 }
 
@@ -116,6 +119,7 @@ static void cut_lead(struct core *c)
 	struct sync_queue mine = STAILQ_HEAD_INITIALIZER(mine);
 	struct sync_request *rq;
 	struct node **wanted;
+	struct copy *copy = NULL;
 	size_t n = 0;
 	bool full = false;
 	int ret;
@@ -128,11 +132,15 @@ static void cut_lead(struct core *c)
 	wanted = malloc((n + 1) * sizeof(struct node *));
 	n = 0;
 	STAILQ_FOREACH (rq, &mine, link) {
+		if (rq->copy) { /* there is only one thread that compacts */
+			copy = rq->copy;
+			continue;
+		}
 		full |= !rq->node || !wanted;
 		if (wanted && rq->node)
 			wanted[n++] = rq->node;
 	}
-	ret = cut_run(c, full, wanted, n);
+	ret = cut_run(c, full, wanted, n, copy);
 	free(wanted);
 	if (ret || full) {
 		SCOPED_LOCK(&c->memory_lock);
@@ -164,26 +172,35 @@ static bool all_durable(struct core *c, struct node *n)
 	return TAILQ_EMPTY(&c->dirty);
 }
 
+/* Under sync_lock. */
+static int cut_join(struct core *c, struct sync_request *rq)
+{
+	STAILQ_INSERT_TAIL(&c->sync_queue, rq, link);
+	while (!rq->done) {
+		if (c->cut_running)
+			(void)pthread_cond_wait(&c->sync_cond, &c->sync_lock);
+		else
+			cut_lead(c);
+	}
+	return rq->ret;
+}
+
 int cut_wait(struct core *c, struct node *n)
 {
 	struct sync_request rq = {.node = n};
 
 	if (c->opt.read_only)
 		return 0;
-	(void)pthread_mutex_lock(&c->sync_lock);
-	if (all_durable(c, n)) {
-		(void)pthread_mutex_unlock(&c->sync_lock);
-		return atomic_load(&c->failed);
-	}
-	STAILQ_INSERT_TAIL(&c->sync_queue, &rq, link);
-	while (!rq.done) {
-		if (c->cut_running)
-			(void)pthread_cond_wait(&c->sync_cond, &c->sync_lock);
-		else
-			cut_lead(c);
-	}
-	(void)pthread_mutex_unlock(&c->sync_lock);
-	return rq.ret;
+	SCOPED_LOCK(&c->sync_lock);
+	return all_durable(c, n) ? atomic_load(&c->failed) : cut_join(c, &rq);
+}
+
+int cut_wait_copy(struct core *c, struct copy *copy)
+{
+	struct sync_request rq = {.copy = copy};
+
+	SCOPED_LOCK(&c->sync_lock);
+	return cut_join(c, &rq);
 }
 
 int core_fsync(struct core *c, uint64_t ino, bool data_only)

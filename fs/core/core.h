@@ -34,6 +34,7 @@ struct core_options {
 	unsigned workers;      /* 0: by the machine */
 	uint64_t segment_size; /* bytes of a segment file; 0: 64 MiB */
 	bool read_only, noatime;
+	bool no_compact;           /* no compaction in the background */
 	const struct clock *clock; /* NULL: the system's */
 };
 
@@ -171,6 +172,20 @@ struct core_statfs {
 	uint64_t block_size, blocks, free, avail, files, files_free;
 };
 int core_statfs(struct core *c, struct core_statfs *out) MUST_CHECK;
+
+/* Compaction that somebody asked for: at once and without pause, in the background. all: every segment of which
+ * anything is dead, else those that would be compacted when the volume is idle. -EROFS. */
+int core_compact_start(struct core *c, bool all) MUST_CHECK;
+/* Ends it, soon. */
+void core_compact_stop(struct core *c);
+
+struct core_compact_status {
+	bool running;
+	uint64_t done, total; /* bytes of STORE looked after, and to look after: total may grow */
+	uint64_t freed;       /* bytes of STORE */
+	int ret;              /* of the last run: 0, or the -errno that ended it early; -ECANCELED: stopped */
+};
+void core_compact_status(struct core *c, struct core_compact_status *out);
 
 /* Text for `apfs info`: of the volume (ino CORE_ROOT) or of one file; malloc'd, the caller's to free(). */
 int core_info(struct core *c, uint64_t ino, char **text) MUST_CHECK;

@@ -386,8 +386,10 @@ int cut_round(struct core *c, bool full, struct node *const *wanted, size_t nwan
 	if (!ret) {
 		ret = core_index_result(c, cut_install(&cut), e, "entering extents into the index");
 		installed = !ret;
-		c->half_installed = ret != 0;
 	}
+	/* Chunks may hold data of several inodes: a cut of only some would install, and later delete, what the others
+	 * still refer to. */
+	c->retry_full = ret != 0;
 	cut_release(&cut, installed);
 	if (installed && full)
 		chunk_drop_stale(c, cut.number);

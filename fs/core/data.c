@@ -214,6 +214,7 @@ int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t o
 	bool stream;
 	int ret = core_may_write(c);
 
+	core_busy(c);
 	if (ret || !len)
 		return ret;
 	ret = memory_wait(c, len);
@@ -414,6 +415,7 @@ ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
 	uint64_t pos = off, end = off, ahead = 0;
 	int tries = 0;
 
+	core_busy(c);
 	do {
 		size_t runs;
 		uint64_t start = pos;

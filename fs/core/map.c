@@ -164,6 +164,17 @@ int map_extend(struct map *m, struct piece *p, uint64_t n)
 	return ret;
 }
 
+void map_forget(struct map *m, uint64_t off, uint64_t len, uint64_t chunk)
+{
+	struct piece *p, *next;
+
+	for (p = map_find(m, off); p && p->off < off + len; p = next) {
+		next = map_next(p);
+		if (p->kind == PIECE_EXTENT && !p->dirty && p->chunk == chunk)
+			piece_remove(m, p);
+	}
+}
+
 void map_seal(struct map *m, struct piece *p, uint64_t chunk, uint32_t pos)
 {
 	struct piece *before = RB_PREV(map_tree, &m->tree, p);

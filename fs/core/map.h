@@ -65,6 +65,9 @@ int map_clear(struct map *m, uint64_t off, uint64_t len) MUST_CHECK;
 /* Extends p by n bytes into [p end, p end + n), replacing what covers that. -ENOMEM: unchanged. */
 int map_extend(struct map *m, struct piece *p, uint64_t n) MUST_CHECK;
 
+/* Forgets the clean pieces in [off, off + len) that are extents of chunk: the index has moved them. */
+void map_forget(struct map *m, uint64_t off, uint64_t len, uint64_t chunk);
+
 /* Turns a buffer piece into an extent of chunk at pos, and joins it with its predecessor where that continues. */
 void map_seal(struct map *m, struct piece *p, uint64_t chunk, uint32_t pos);
 

@@ -155,6 +155,7 @@ int node_get(struct core *c, uint64_t ino, struct node **out)
 	struct node *n;
 	int ret = 0;
 
+	core_busy(c);
 	{
 		SCOPED_LOCK(&c->table_lock);
 		n = node_find(c, ino);

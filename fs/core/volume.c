@@ -7,7 +7,7 @@
 
 #define MEMORY_DEFAULT ((uint64_t)256 << 20)
 #define MEMORY_MIN     ((uint64_t)16 << 20)
-#define ARENA_SHARE(m) ((m) / 4 * 3) /* the rest: receive buffers, and records being assembled */
+#define ARENA_SHARE(m) ((m) / 4 * 3) /* the rest: records being assembled */
 #define COMMIT_MS      5000u
 #define SPACE_MARGIN   ((size_t)8 << 20)
 #define STATFS_BLOCK   4096u
@@ -54,6 +54,7 @@ static void volume_free(struct core *c)
 	pipeline_free(c->pipeline);
 	node_table_release(c);
 	frame_cache_free(c->cache);
+	compact_free(c);
 	chunk_table_free(c->chunks);
 	pool_free(c->pool);
 	index_seal_release(&c->seal);
@@ -73,7 +74,7 @@ static void volume_free(struct core *c)
 
 static int memory_init(struct core *c)
 {
-	size_t arena = (size_t)ARENA_SHARE(c->opt.memory);
+	size_t arena = (size_t)ARENA_SHARE(c->opt.memory) - compact_memory(c->opt.memory);
 	int ret = pool_new(arena, &c->pool);
 
 	c->dirty_limit = arena / 2;
@@ -108,14 +109,16 @@ static int pipeline_init(struct core *c, struct err *e)
 	                             .workers = c->opt.workers,
 	                             .segment_size = c->opt.segment_size,
 	                             .read_only = c->opt.read_only};
-	int ret = highest_segment(c, &c->last_segment);
+	uint64_t last;
+	int ret = highest_segment(c, &last);
 
 	if (ret)
 		return ret;
+	atomic_store(&c->last_segment, last);
 	if (!o.workers)
 		o.workers = policy_workers((unsigned)sysconf(_SC_NPROCESSORS_ONLN));
 	memcpy(o.uuid, info->uuid, sizeof(o.uuid));
-	o.next_segment = c->last_segment + 1;
+	o.next_segment = last + 1;
 	c->growing_segment = o.next_segment;
 	return pipeline_new(&o, &c->pipeline, e);
 }
@@ -182,8 +185,12 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 		ret = ids_begin(c, e);
 	if (!ret)
 		keys_settle(c);
+	if (!ret)
+		ret = compact_new(c);
 	if (!ret && !c->opt.read_only)
 		ret = committer_start(c);
+	if (!ret && !c->opt.read_only && !c->opt.no_compact && compact_start(c))
+		log_warn("no thread for compaction: space of overwritten data is not given back");
 	if (ret) {
 		if (c->index)
 			index_abandon(c->index);
@@ -229,6 +236,7 @@ int core_close(struct core *c, struct err *e)
 {
 	int ret = 0, closed;
 
+	compact_stop(c);
 	committer_stop(c);
 	if (!c->opt.read_only) {
 		reap_all(c);
@@ -251,6 +259,7 @@ int core_close(struct core *c, struct err *e)
 
 void core_abandon(struct core *c)
 {
+	compact_stop(c);
 	committer_stop(c);
 	index_abandon(c->index);
 	volume_free(c);

@@ -67,6 +67,8 @@ struct node {
 TAILQ_HEAD(node_list, node);
 
 struct chunk_table;
+struct compact;
+struct copy;
 struct frame_cache;
 struct lookup_page;
 
@@ -74,6 +76,7 @@ struct lookup_page;
 struct sync_request {
 	STAILQ_ENTRY(sync_request) link;
 	struct node *node; /* NULL: everything */
+	struct copy *copy; /* NULL, or what compaction has copied: then it is all that is waited for */
 	bool done;
 	int ret;
 };
@@ -122,10 +125,13 @@ struct core {
 	pthread_cond_t sync_cond;
 	struct sync_queue sync_queue;
 	bool cut_running;
-	bool half_installed;      /* the cut's leader: the last one failed while it entered extents */
-	atomic_uint_fast64_t cut; /* number of the cut under way or last made */
-	uint64_t last_segment;    /* highest id that the index knows */
-	uint64_t growing_segment; /* lowest id whose row may still change */
+	bool retry_full;                   /* the cut's leader: the last one failed with something sealed or entered */
+	atomic_uint_fast64_t cut;          /* number of the cut under way or last made */
+	atomic_uint_fast64_t last_segment; /* highest id that the index knows */
+	uint64_t growing_segment;          /* lowest id whose row may still change */
+
+	struct compact *compact;
+	atomic_uint_fast64_t requests; /* see core_busy */
 
 	pthread_t committer;
 	bool committer_running;
@@ -173,6 +179,14 @@ void node_orphan(struct core *c, struct node *n);
 /* Marks the attributes changed. Under n->lock. */
 void node_touch(struct core *c, struct node *n);
 
+/* Counts a request, for whoever wants to know whether there are any. Some may go uncounted. */
+static inline void core_busy(struct core *c)
+{
+	uint64_t n = atomic_load_explicit(&c->requests, memory_order_relaxed);
+
+	atomic_store_explicit(&c->requests, n + 1, memory_order_relaxed);
+}
+
 struct clock_time core_now(const struct core *c);
 uint64_t core_monotonic(const struct core *c);
 /* Stops the volume for good: later changes fail with ret. Logs why. Returns ret. */
@@ -206,7 +220,7 @@ struct chunk {
 
 int chunk_table_new(struct chunk_table **out) MUST_CHECK;
 void chunk_table_free(struct chunk_table *t);
-/* Takes p over. */
+/* Takes p over. born UINT64_MAX: it stays until chunk_forget. */
 int chunk_add_fresh(struct core *c, struct pipeline_chunk *p, uint64_t sequence, uint64_t born) MUST_CHECK;
 /* With a reference; from the index if need be. -ENOENT. */
 int chunk_get(struct core *c, uint64_t id, struct chunk **out) MUST_CHECK;
@@ -215,6 +229,10 @@ void chunk_put(struct core *c, struct chunk *k);
 int chunk_install(struct core *c, uint64_t id) MUST_CHECK;
 /* After a full cut: forgets fresh chunks born before it that nothing refers to. */
 void chunk_drop_stale(struct core *c, uint64_t cut);
+/* Drops a fresh chunk that nothing refers to; one that is installed stays. */
+void chunk_forget(struct core *c, uint64_t id);
+/* The frame that holds plaintext byte pos. */
+uint32_t chunk_frame_at(const struct chunk *k, uint32_t pos);
 /* Does a fresh chunk live in this segment? */
 bool chunk_fresh_in(struct core *c, uint64_t segment);
 /* Copies len bytes at pos of the chunk's plaintext to dst. */
@@ -281,6 +299,8 @@ void seal_drain(struct core *c, struct node *n);
 int cut_round(struct core *c, bool full, struct node *const *wanted, size_t nwanted, struct err *e) MUST_CHECK;
 /* Waits for a cut that begins after this call and includes n's data, or everything's (n NULL). */
 int cut_wait(struct core *c, struct node *n) MUST_CHECK;
+/* Waits for a cut that makes a copy's new chunks durable and remaps what it moved. */
+int cut_wait_copy(struct core *c, struct copy *copy) MUST_CHECK;
 int committer_start(struct core *c) MUST_CHECK;
 void committer_stop(struct core *c);
 /* Asks for a cut soon. */
@@ -317,6 +337,20 @@ int acl_to_mode(const void *acl, size_t len, uint32_t *mode, bool *trivial) MUST
 int acl_chmod(void *acl, size_t len, uint32_t mode) MUST_CHECK;
 /* 0 if it is a well-formed ACL. */
 int acl_check(const void *acl, size_t len) MUST_CHECK;
+
+/* --- compact.c ---------------------------------------------------------------------------------------------------- */
+
+int compact_new(struct core *c) MUST_CHECK;
+void compact_free(struct core *c);
+/* The background thread. stop: waits for the end of the step under way. */
+int compact_start(struct core *c) MUST_CHECK;
+void compact_stop(struct core *c);
+/* A cut has changed something. */
+void compact_changed(struct core *c);
+/* STORE is short of space: compaction begins at once, with what gives most for the least. Does not wait. */
+void compact_urge(struct core *c);
+/* Bytes of file data's memory that compaction keeps for itself. */
+size_t compact_memory(uint64_t memory);
 
 /* --- recover.c ---------------------------------------------------------------------------------------------------- */
 

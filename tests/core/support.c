@@ -99,6 +99,7 @@ static void fixture_format(struct fixture *f)
 	    .memory = 32u << 20,
 	    .commit_interval_ms = 3600 * 1000,
 	    .compress = {CODEC_ZSTD, -1},
+	    .no_compact = true,
 	};
 }
 

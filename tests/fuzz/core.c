@@ -51,6 +51,7 @@ static void open_core(struct state *s, struct io *io)
 	    .commit_interval_ms = 3600000,
 	    .compress = {CODEC_LZ4, 0},
 	    .workers = 1,
+	    .no_compact = true,
 	};
 
 	must(!core_open(&o, &s->c, NULL));

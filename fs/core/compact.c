@@ -1,0 +1,450 @@
+/* When compaction runs, how hard, and for whom: the background thread and its control. */
+#include "fs/core/compact.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#define SECOND      ((uint64_t)1000000000)
+#define QUIET       (2 * SECOND)      /* without requests, this long: the volume is idle */
+#define QUIET_FEW   8u                /* requests that do not count */
+#define STEP_MAX    ((size_t)8 << 20) /* bytes of plaintext copied at once ... */
+#define STEP_BUSY   ((size_t)2 << 20) /* ... and while others work */
+#define STEP_MIN    ((size_t)1 << 20)
+#define RETRY       (30 * SECOND) /* after an error */
+#define SCAN_SHARE  50u           /* looking for victims takes at most one part in so many of the time */
+#define POLL        (SECOND / 4)
+#define BUSY_INLINE ((uint64_t)4 << 20)
+
+enum mode { MODE_STOP, MODE_IDLE, MODE_BUSY, MODE_URGENT, MODE_ASKED, MODE_ASKED_ALL, MODES };
+
+/* While idle a segment that is a fifth dead is worth the work; while others work it must be half dead. */
+static const struct compact_rule rules[MODES] = {
+    [MODE_IDLE] = {.dead = 20, .dead_bytes = 512 << 10, .inline_live = 256 << 10, .open = true},
+    [MODE_BUSY] = {.dead = 50, .dead_bytes = 4 << 20, .inline_live = BUSY_INLINE},
+    [MODE_URGENT] = {.dead = 5, .dead_bytes = 64 << 10, .inline_live = UINT64_MAX, .open = true, .emptiest = true},
+    [MODE_ASKED] = {.dead = 20, .dead_bytes = 64 << 10, .inline_live = 1, .open = true},
+    [MODE_ASKED_ALL] = {.dead = 0, .dead_bytes = 4096, .inline_live = 1, .open = true},
+};
+
+struct compact {
+	pthread_t thread;
+	bool running;
+
+	pthread_mutex_t lock; /* all of this block */
+	pthread_cond_t cond;  /* CLOCK_MONOTONIC */
+	bool stopping, urged, stop_asked;
+	bool changed_idle, changed_busy; /* something was committed since the last search for victims found none */
+	enum mode asked;                 /* MODE_STOP: nobody asks */
+	struct core_compact_status status;
+
+	/* The compacting thread's own. */
+	struct compact_pass pass;
+	struct compact_victim victim;
+	bool in_pass;
+	uint64_t pass_moved, pass_stored;
+	uint64_t last; /* of a run that was asked for: segments made later are not its business */
+	uint8_t *buffer;
+	size_t room;
+	uint64_t *skip; /* segments not to be tried again: damaged, or nothing in them could be moved */
+	size_t nskip;
+	uint64_t requests, quiet_since; /* monotonic ns, as all below */
+	uint64_t next_busy, next_any;
+	bool failing;
+};
+
+size_t compact_memory(uint64_t memory)
+{
+	uint64_t share = memory / 32;
+
+	return share < STEP_MIN ? STEP_MIN : share > STEP_MAX ? STEP_MAX : (size_t)share;
+}
+
+int compact_new(struct core *c)
+{
+	struct compact *k = calloc(1, sizeof(*k));
+	pthread_condattr_t monotonic;
+
+	if (!k)
+		return -ENOMEM;
+	(void)pthread_mutex_init(&k->lock, NULL);
+	(void)pthread_condattr_init(&monotonic);
+	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&k->cond, &monotonic);
+	(void)pthread_condattr_destroy(&monotonic);
+	k->room = compact_memory(c->opt.memory);
+	k->changed_idle = k->changed_busy = true; /* what the last mount left */
+	k->quiet_since = core_monotonic(c);
+	k->next_any = k->quiet_since + QUIET;
+	c->compact = k;
+	return 0;
+}
+
+static void buffer_free(struct compact *k)
+{
+	if (k->buffer)
+		(void)munmap(k->buffer, k->room);
+	k->buffer = NULL;
+}
+
+void compact_free(struct core *c)
+{
+	struct compact *k = c->compact;
+
+	if (!k)
+		return;
+	buffer_free(k);
+	(void)pthread_mutex_destroy(&k->lock);
+	(void)pthread_cond_destroy(&k->cond);
+	free(k->skip);
+	free(k);
+}
+
+/* Plaintext is copied through it: it stays out of core dumps, and is given back when nothing is left to do. */
+static int buffer_get(struct compact *k)
+{
+	void *p;
+
+	if (k->buffer)
+		return 0;
+	p = mmap(NULL, k->room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return -ENOMEM;
+	(void)madvise(p, k->room, MADV_DONTDUMP);
+	k->buffer = p;
+	return 0;
+}
+
+/* --- one step ----------------------------------------------------------------------------------------------------- */
+
+static void skip_add(struct compact *k, uint64_t segment)
+{
+	uint64_t *bigger = realloc(k->skip, (k->nskip + 1) * sizeof(*bigger));
+
+	if (!bigger)
+		return; /* it is tried again */
+	k->skip = bigger;
+	k->skip[k->nskip++] = segment;
+}
+
+static void status_progress(struct compact *k, uint64_t left)
+{
+	SCOPED_LOCK(&k->lock);
+
+	if (k->status.total < k->status.done + left)
+		k->status.total = k->status.done + left;
+}
+
+/* Begins with the next victim: -ENOENT if there is none, -EAGAIN if it is still being written to. */
+static int pass_begin(struct core *c, enum mode mode)
+{
+	struct compact *k = c->compact;
+	struct compact_rule rule = rules[mode];
+	struct pipeline_segment s;
+	uint64_t left = 0;
+	int ret;
+
+	rule.last = mode == MODE_ASKED || mode == MODE_ASKED_ALL ? k->last : UINT64_MAX;
+	ret = compact_choose(c, &rule, k->skip, k->nskip, &k->victim, &left);
+	if (ret)
+		return ret;
+	status_progress(k, left);
+	if (k->victim.open) {
+		pipeline_segment_roll(c->pipeline, k->victim.segment);
+		if (pipeline_segment_get(c->pipeline, k->victim.segment, &s) || s.open)
+			return -EAGAIN;
+	}
+	ret = buffer_get(k);
+	if (ret)
+		return ret;
+	k->pass = (struct compact_pass){.segment = k->victim.segment, .last = UINT64_MAX};
+	if (!k->victim.segment)
+		k->pass.last = atomic_load(&c->next_chunk) - 1;
+	k->pass_moved = k->pass_stored = 0;
+	k->in_pass = true;
+	return 0;
+}
+
+/* A walk is over. What could not be moved will not be another time either. */
+static void pass_end(struct core *c)
+{
+	struct compact *k = c->compact;
+
+	k->in_pass = false;
+	if (!k->pass_moved)
+		skip_add(k, k->victim.segment);
+	SCOPED_LOCK(&k->lock);
+	k->status.done += k->victim.live > k->pass_stored ? k->victim.live - k->pass_stored : 0;
+	k->status.freed += k->victim.total > k->pass_stored ? k->victim.total - k->pass_stored : 0;
+}
+
+static void step_done(struct compact *k, const struct copy *copy)
+{
+	uint64_t left = k->victim.live > k->pass_stored ? k->victim.live - k->pass_stored : 0;
+
+	k->pass_moved += copy->moved;
+	k->pass_stored += copy->stored;
+	for (size_t i = 0; i < copy->ndamaged; i++)
+		skip_add(k, copy->damaged[i]);
+	SCOPED_LOCK(&k->lock);
+	k->status.done += copy->stored < left ? copy->stored : left;
+}
+
+static int step(struct core *c, enum mode mode)
+{
+	struct compact *k = c->compact;
+	size_t room = mode == MODE_BUSY && k->room > STEP_BUSY ? STEP_BUSY : k->room;
+	struct compact_pass before;
+	struct copy *copy;
+	struct err e = {0};
+	int ret = core_may_write(c);
+
+	if (!ret && !k->in_pass)
+		ret = pass_begin(c, mode);
+	if (ret)
+		return ret;
+	before = k->pass;
+	k->pass.merge = mode != MODE_BUSY && mode != MODE_URGENT;
+	ret = copy_make(c, &k->pass, k->buffer, room, &copy, &e);
+	if (!ret && copy) {
+		ret = cut_wait_copy(c, copy);
+		if (!ret)
+			ret = copy->ret;
+		if (!ret)
+			step_done(k, copy);
+		copy_free(copy);
+	}
+	if (ret)
+		k->pass = before;
+	else if (k->pass.end)
+		pass_end(c);
+	if (ret && !k->failing && !core_failed(c))
+		log_warn("compaction failed: %s; nothing is lost, it will be tried again", err_text(&e, ret));
+	k->failing = ret != 0;
+	return ret;
+}
+
+/* --- the thread --------------------------------------------------------------------------------------------------- */
+
+static bool quiet(struct core *c, uint64_t now)
+{
+	struct compact *k = c->compact;
+	uint64_t requests = atomic_load_explicit(&c->requests, memory_order_relaxed);
+
+	if (requests - k->requests > QUIET_FEW) {
+		k->requests = requests;
+		k->quiet_since = now;
+	}
+	return now - k->quiet_since >= QUIET;
+}
+
+static void wait_until(struct compact *k, uint64_t ns)
+{
+	struct timespec until;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	ns += (uint64_t)until.tv_nsec;
+	until.tv_sec += (time_t)(ns / SECOND);
+	until.tv_nsec = (long)(ns % SECOND);
+	(void)pthread_cond_timedwait(&k->cond, &k->lock, &until);
+}
+
+/* Waits for a reason to work. Once everything has been looked at it sleeps until there is a new commit. */
+static enum mode await(struct core *c)
+{
+	struct compact *k = c->compact;
+
+	SCOPED_LOCK(&k->lock);
+	for (;;) {
+		uint64_t now = core_monotonic(c);
+
+		if (k->stopping)
+			return MODE_STOP;
+		if (k->asked)
+			return k->asked;
+		if (k->urged && now >= k->next_any)
+			return MODE_URGENT;
+		if (!k->in_pass && !k->changed_idle && !k->changed_busy && !k->urged) {
+			buffer_free(k);
+			(void)pthread_cond_wait(&k->cond, &k->lock);
+			continue;
+		}
+		if (now >= k->next_any && quiet(c, now) && (k->in_pass || k->changed_idle))
+			return MODE_IDLE;
+		if (now >= k->next_any && now >= k->next_busy && (k->in_pass || k->changed_busy))
+			return MODE_BUSY;
+		wait_until(k, POLL);
+	}
+}
+
+/* Ends a run that was asked for. */
+static void asked_end(struct compact *k, int ret)
+{
+	SCOPED_LOCK(&k->lock);
+
+	k->asked = MODE_STOP;
+	k->stop_asked = false;
+	k->status.running = false;
+	k->status.ret = ret;
+	if (!ret)
+		k->status.done = k->status.total;
+	(void)pthread_cond_broadcast(&k->cond);
+}
+
+static bool asked_stop(struct compact *k)
+{
+	SCOPED_LOCK(&k->lock);
+
+	return k->stop_asked || k->stopping;
+}
+
+/* What a step's result means for the next one. */
+static void work_result(struct core *c, enum mode mode, int ret, uint64_t began)
+{
+	struct compact *k = c->compact;
+	uint64_t now = core_monotonic(c), took = now - began;
+	bool asked = mode == MODE_ASKED || mode == MODE_ASKED_ALL;
+
+	k->next_busy = now + took / 3 * 7;
+	if (ret == -EAGAIN) {
+		SCOPED_LOCK(&k->lock);
+		wait_until(k, POLL / 10);
+		ret = 0;
+	} else if (ret) {
+		SCOPED_LOCK(&k->lock);
+		/* Without a victim there is nothing to do until something changes. */
+		k->urged = k->urged && mode != MODE_URGENT;
+		if (ret == -ENOENT)
+			k->changed_busy = k->changed_busy && mode == MODE_URGENT;
+		if (ret == -ENOENT && mode != MODE_BUSY && mode != MODE_URGENT)
+			k->changed_idle = false;
+		k->next_any = now + (ret == -ENOENT ? took * SCAN_SHARE : mode == MODE_URGENT ? SECOND : RETRY);
+	}
+	if (asked && ret)
+		asked_end(k, ret == -ENOENT ? 0 : ret);
+	else if (asked && asked_stop(k))
+		asked_end(k, -ECANCELED);
+}
+
+static void work(struct core *c, enum mode mode)
+{
+	struct compact *k = c->compact;
+	uint64_t began = core_monotonic(c);
+
+	/* A victim that is worth it only while idle waits until then. */
+	if (k->in_pass && mode == MODE_BUSY && k->victim.segment &&
+	    (k->victim.total - k->victim.live) * 100 < rules[MODE_BUSY].dead * k->victim.total)
+		k->in_pass = false;
+	work_result(c, mode, step(c, mode), began);
+}
+
+static void *compact_main(void *arg)
+{
+	struct core *c = arg;
+	enum mode mode;
+
+	while ((mode = await(c)) != MODE_STOP)
+		work(c, mode);
+	return NULL;
+}
+
+int compact_start(struct core *c)
+{
+	int ret = -pthread_create(&c->compact->thread, NULL, compact_main, c);
+
+	c->compact->running = !ret;
+	return ret;
+}
+
+void compact_stop(struct core *c)
+{
+	struct compact *k = c->compact;
+
+	if (!k || !k->running)
+		return;
+	(void)pthread_mutex_lock(&k->lock);
+	k->stopping = true;
+	(void)pthread_cond_broadcast(&k->cond);
+	(void)pthread_mutex_unlock(&k->lock);
+	(void)pthread_join(k->thread, NULL);
+	k->running = false;
+}
+
+void compact_changed(struct core *c)
+{
+	struct compact *k = c->compact;
+
+	SCOPED_LOCK(&k->lock);
+	k->changed_idle = k->changed_busy = true;
+	(void)pthread_cond_broadcast(&k->cond);
+}
+
+void compact_urge(struct core *c)
+{
+	struct compact *k = c->compact;
+
+	SCOPED_LOCK(&k->lock);
+	k->urged = true;
+	(void)pthread_cond_broadcast(&k->cond);
+}
+
+/* --- asked for ---------------------------------------------------------------------------------------------------- */
+
+static void asked_begin(struct core *c, bool all)
+{
+	struct compact *k = c->compact;
+
+	SCOPED_LOCK(&k->lock);
+	k->last = atomic_load(&c->last_segment);
+	k->asked = all ? MODE_ASKED_ALL : MODE_ASKED;
+	k->stop_asked = false;
+	k->status = (struct core_compact_status){.running = true};
+	(void)pthread_cond_broadcast(&k->cond);
+}
+
+int core_compact_start(struct core *c, bool all)
+{
+	int ret = core_may_write(c);
+
+	if (ret)
+		return ret;
+	if (!c->compact->running)
+		return -EOPNOTSUPP;
+	ret = core_sync(c); /* what was overwritten is dead only then */
+	if (!ret)
+		asked_begin(c, all);
+	return ret;
+}
+
+void core_compact_stop(struct core *c)
+{
+	SCOPED_LOCK(&c->compact->lock);
+
+	c->compact->stop_asked = c->compact->asked != MODE_STOP;
+}
+
+void core_compact_status(struct core *c, struct core_compact_status *out)
+{
+	SCOPED_LOCK(&c->compact->lock);
+
+	*out = c->compact->status;
+}
+
+int compact_run(struct core *c, bool all)
+{
+	struct compact *k = c->compact;
+	struct core_compact_status s;
+	int ret = core_sync(c);
+
+	if (ret)
+		return ret;
+	asked_begin(c, all);
+	do {
+		work(c, k->asked);
+		core_compact_status(c, &s);
+	} while (s.running);
+	buffer_free(k);
+	return s.ret;
+}

@@ -1,0 +1,279 @@
+/* Reading what a step of compaction copies, and sealing it into new chunks. */
+#include "fs/core/compact.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PACK_CHUNK    ((uint32_t)1 << 20) /* as in cut.c: plaintext of a chunk of small pieces */
+#define SCATTER_FRAME 16384u
+
+/* --- reading ------------------------------------------------------------------------------------------------------ */
+
+/* One frame of the chunk that is being read. */
+struct frame {
+	struct chunk *k;
+	uint32_t number;
+	bool valid;
+	uint8_t data[PIPELINE_FRAME_MAX];
+};
+
+/* Notes that a segment has a frame that cannot be read: it is left alone from now on. */
+static int note_damage(struct copy *cp, uint64_t chunk, uint64_t segment, int ret, const struct err *e)
+{
+	uint64_t *bigger;
+
+	for (size_t i = 0; i < cp->ndamaged; i++)
+		if (cp->damaged[i] == segment)
+			return 0;
+	bigger = realloc(cp->damaged, (cp->ndamaged + 1) * sizeof(*bigger));
+	if (!bigger)
+		return -ENOMEM;
+	cp->damaged = bigger;
+	cp->damaged[cp->ndamaged++] = segment;
+	log_warn("compaction cannot read chunk %llu: %s; what is damaged stays where it is; run `apfs check`",
+	         (unsigned long long)chunk, err_text(e, ret));
+	return 0;
+}
+
+static int read_part(struct core *c, struct frame *f, const struct copy_part *p, uint8_t *dst, struct err *e)
+{
+	uint32_t pos = p->pos, end = p->pos + p->len;
+
+	if (end > f->k->p->plain_len)
+		return err_set(e, -EBADMSG, ERR_FORMAT, "an extent lies outside the chunk");
+	while (pos < end) {
+		uint32_t number = chunk_frame_at(f->k, pos), start = f->k->start[number];
+		uint32_t stop = f->k->start[number + 1] < end ? f->k->start[number + 1] : end;
+
+		if (!f->valid || f->number != number) {
+			int ret = frame_read(c, f->k, number, 1, f->data, e);
+
+			f->valid = !ret;
+			f->number = number;
+			if (ret)
+				return ret;
+		}
+		memcpy(dst, f->data + (pos - start), stop - pos);
+		dst += stop - pos;
+		pos = stop;
+	}
+	return 0;
+}
+
+/* Reads the parts of one chunk, [i, end). What cannot be read is not copied, and so not moved. */
+static int read_chunk(struct copy *cp, struct frame *f, size_t i, size_t end)
+{
+	struct core *c = cp->core;
+	struct err e = {0};
+	int ret = chunk_get(c, cp->part[i].chunk, &f->k);
+
+	if (ret == -ENOENT)
+		return 0; /* replaced and deleted meanwhile */
+	f->valid = false;
+	for (; i < end && !ret; i++) {
+		struct copy_part *p = &cp->part[i];
+		uint8_t *dst = cp->buffer + cp->used;
+
+		if (p->len > cp->room - cp->used)
+			break;
+		ret = read_part(c, f, p, dst, &e);
+		if (!ret) {
+			p->data = dst;
+			p->read = true;
+			cp->used += p->len;
+		} else if (ret == -ENOENT) {
+			ret = 0;
+		} else if (ret != -ENOMEM) {
+			ret = note_damage(cp, p->chunk, f->k->p->segment, ret, &e);
+		}
+	}
+	chunk_put(c, f->k);
+	return ret;
+}
+
+static int copy_read(struct copy *cp)
+{
+	struct frame *f = malloc(sizeof(*f));
+	int ret = f ? 0 : -ENOMEM;
+
+	cp->used = 0;
+	for (size_t i = 0, end; i < cp->parts && !ret; i = end) {
+		for (end = i + 1; end < cp->parts && cp->part[end].chunk == cp->part[i].chunk;)
+			end++;
+		ret = read_chunk(cp, f, i, end);
+	}
+	free(f);
+	return ret;
+}
+
+/* --- sealing ------------------------------------------------------------------------------------------------------ */
+
+/* Small files lie together by directory, everything else by file. */
+static int by_place(const void *a, const void *b)
+{
+	const struct copy_part *x = *(struct copy_part *const *)a, *y = *(struct copy_part *const *)b;
+
+	if (x->kind != y->kind)
+		return x->kind < y->kind ? -1 : 1;
+	if (x->kind == POLICY_PACKED && x->parent != y->parent)
+		return x->parent < y->parent ? -1 : 1;
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	return x->off < y->off ? -1 : x->off > y->off;
+}
+
+static uint32_t chunk_limit(const struct core *c, const struct copy_part *p)
+{
+	uint32_t limit = p->kind == POLICY_STREAM ? policy_chunk_size(p->size, c->opt.memory) : 0;
+
+	return limit > PACK_CHUNK ? limit : PACK_CHUNK;
+}
+
+/* Divides the parts that were read into chunks. */
+static int copy_arrange(struct copy *cp)
+{
+	size_t n = 0;
+
+	cp->order = malloc((cp->parts + 1) * sizeof(*cp->order));
+	cp->chunk = malloc((cp->parts + 1) * sizeof(*cp->chunk));
+	if (!cp->order || !cp->chunk)
+		return -ENOMEM;
+	for (size_t i = 0; i < cp->parts; i++)
+		if (cp->part[i].read)
+			cp->order[n++] = &cp->part[i];
+	qsort(cp->order, n, sizeof(struct copy_part *), by_place);
+	for (size_t i = 0; i < n;) {
+		struct copy_chunk *k = &cp->chunk[cp->chunks];
+		uint32_t limit = chunk_limit(cp->core, cp->order[i]);
+
+		*k = (struct copy_chunk){.id = atomic_fetch_add(&cp->core->next_chunk, 1), .first = &cp->order[i]};
+		while (i < n && cp->order[i]->kind == (*k->first)->kind &&
+		       (!k->parts || k->len + cp->order[i]->len <= limit)) {
+			cp->order[i]->to = (uint32_t)cp->chunks;
+			cp->order[i]->to_pos = k->len;
+			k->len += cp->order[i]->len;
+			k->parts++;
+			i++;
+		}
+		cp->chunks++;
+	}
+	return 0;
+}
+
+struct copy_batch {
+	struct pipeline_seal rq;
+	struct copy *copy;
+	struct pipeline_item item[];
+};
+
+static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e)
+{
+	struct copy_batch *b = rq->arg;
+	struct copy *cp = b->copy;
+	struct core *c = cp->core;
+	uint32_t stored = 0;
+
+	if (!ret) {
+		stored = chunk->stored_len;
+		ret = chunk_add_fresh(c, chunk, rq->sequence, UINT64_MAX);
+	}
+	free(b);
+	SCOPED_LOCK(&c->memory_lock);
+	cp->stored += stored;
+	c->batches--;
+	c->batches_ended++;
+	cp->pending--;
+	if (ret && !cp->ret) {
+		cp->ret = ret;
+		if (e)
+			cp->err = *e;
+	}
+	(void)pthread_cond_broadcast(&c->batch_cond);
+}
+
+static int chunk_submit(struct copy *cp, const struct copy_chunk *k)
+{
+	struct core *c = cp->core;
+	struct copy_batch *b = malloc(sizeof(*b) + k->parts * sizeof(b->item[0]));
+	enum policy_kind kind = (enum policy_kind)(*k->first)->kind;
+
+	if (!b)
+		return -ENOMEM;
+	b->copy = cp;
+	for (size_t i = 0; i < k->parts; i++) {
+		const struct copy_part *p = k->first[i];
+
+		b->item[i] = (struct pipeline_item){p->ino, p->off, p->len, p->data};
+	}
+	b->rq = (struct pipeline_seal){
+	    .item = b->item,
+	    .nitems = k->parts,
+	    .chunk_id = k->id,
+	    .sequence = atomic_fetch_add(&c->next_sequence, 1),
+	    .choice = policy_codec(c->opt.compress, kind),
+	    .frame_size = kind == POLICY_RANDOM ? SCATTER_FRAME : PIPELINE_FRAME_MAX,
+	    .done = batch_done,
+	    .arg = b,
+	};
+	{
+		SCOPED_LOCK(&c->memory_lock);
+		c->batches++;
+		cp->pending++;
+	}
+	pipeline_seal_submit(c->pipeline, &b->rq);
+	return 0;
+}
+
+static int copy_seal(struct copy *cp, struct err *e)
+{
+	struct core *c = cp->core;
+	int ret = copy_arrange(cp);
+
+	for (size_t i = 0; i < cp->chunks && !ret; i++)
+		ret = chunk_submit(cp, &cp->chunk[i]);
+	SCOPED_LOCK(&c->memory_lock);
+	while (cp->pending)
+		(void)pthread_cond_wait(&c->batch_cond, &c->memory_lock);
+	if (ret)
+		return ret;
+	if (cp->ret)
+		*e = cp->err;
+	return cp->ret;
+}
+
+int copy_make(struct core *c, struct compact_pass *pass, uint8_t *buffer, size_t room, struct copy **out, struct err *e)
+{
+	struct copy *cp = calloc(1, sizeof(*cp));
+	int ret;
+
+	*out = NULL;
+	if (!cp)
+		return -ENOMEM;
+	cp->core = c;
+	cp->buffer = buffer;
+	cp->room = room;
+	ret = copy_plan(cp, pass);
+	if (!ret)
+		ret = copy_read(cp);
+	if (!ret)
+		ret = copy_seal(cp, e);
+	if (ret || !cp->exts) {
+		copy_free(cp);
+		return ret;
+	}
+	*out = cp;
+	return 0;
+}
+
+void copy_free(struct copy *cp)
+{
+	for (size_t i = 0; i < cp->chunks; i++)
+		chunk_forget(cp->core, cp->chunk[i].id);
+	free(cp->ext);
+	free(cp->part);
+	free(cp->order);
+	free(cp->chunk);
+	free(cp->damaged);
+	free(cp);
+}

@@ -1,0 +1,106 @@
+/* Which segment to compact next. */
+#include "fs/core/compact.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define BATCH 64u
+
+struct candidates {
+	struct compact_victim *v;
+	size_t n, room;
+	uint64_t inline_live, newest;
+};
+
+static bool skipped(uint64_t segment, const uint64_t *skip, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (skip[i] == segment)
+			return true;
+	return false;
+}
+
+/* A segment's row, as the index has it, and what has been appended since: not counted as dead. */
+static int consider(struct core *c, const struct compact_rule *rule, const struct index_segment *row,
+                    struct candidates *l)
+{
+	struct pipeline_segment s;
+	uint64_t dead;
+
+	if (pipeline_segment_get(c->pipeline, row->id, &s) || row->id > rule->last)
+		return 0;
+	if (row->state == INDEX_SEGMENT_INLINE) {
+		l->inline_live += row->live;
+		return 0;
+	}
+	dead = s.size > row->live ? s.size - row->live : 0;
+	if (!row->chunks || (s.open && !rule->open) || dead < rule->dead_bytes || dead * 100 < rule->dead * s.size)
+		return 0;
+	if (l->n == l->room) {
+		size_t room = l->room ? 2 * l->room : 64;
+		struct compact_victim *bigger = realloc(l->v, room * sizeof(*bigger));
+
+		if (!bigger)
+			return -ENOMEM;
+		l->v = bigger;
+		l->room = room;
+	}
+	l->v[l->n++] = (struct compact_victim){row->id, s.size, row->live, s.open};
+	return 0;
+}
+
+static int candidates(struct core *c, const struct compact_rule *rule, const uint64_t *skip, size_t nskip,
+                      struct candidates *l)
+{
+	struct index_segment row[BATCH];
+	uint64_t after = 0;
+	size_t n;
+	int ret;
+
+	do {
+		ret = index_segment_list(c->index, after, row, BATCH, &n);
+		for (size_t i = 0; i < n && !ret; i++) {
+			after = row[i].id;
+			l->newest = after;
+			if (!skipped(row[i].id, skip, nskip))
+				ret = consider(c, rule, &row[i], l);
+		}
+	} while (!ret && n == BATCH);
+	return ret;
+}
+
+/* What copying costs against what it gives, for how long it has been so: old data stays as it is, young data dies by
+ * itself if one waits. */
+static double score(const struct compact_victim *v, const struct compact_rule *rule, uint64_t newest)
+{
+	double dead = v->total > v->live ? (double)(v->total - v->live) : 0;
+
+	if (rule->emptiest)
+		return -(double)v->live;
+	return dead / (double)(v->total + v->live) * (double)(newest - v->segment + 1);
+}
+
+int compact_choose(struct core *c, const struct compact_rule *rule, const uint64_t *skip, size_t nskip,
+                   struct compact_victim *out, uint64_t *bytes)
+{
+	struct candidates l = {0};
+	const struct compact_victim *best = NULL;
+	int ret = candidates(c, rule, skip, nskip, &l);
+
+	*bytes = 0;
+	for (size_t i = 0; i < l.n && !ret; i++) {
+		*bytes += l.v[i].live;
+		if (!best || score(&l.v[i], rule, l.newest) > score(best, rule, l.newest))
+			best = &l.v[i];
+	}
+	if (!ret && l.inline_live >= rule->inline_live && !skipped(0, skip, nskip)) {
+		*bytes += l.inline_live;
+		*out = (struct compact_victim){.total = l.inline_live, .live = l.inline_live};
+	} else if (best) {
+		*out = *best;
+	} else if (!ret) {
+		ret = -ENOENT;
+	}
+	free(l.v);
+	return ret;
+}
