@@ -21,6 +21,8 @@ uint8_t *keyring_root(struct keyring *k);
 const uint8_t *keyring_root_known(const struct keyring *k);
 /* Where the master key of a new epoch goes; NULL when that epoch is 0 or known, or there is no room. */
 uint8_t *keyring_add(struct keyring *k, uint32_t epoch) MUST_CHECK;
+/* NULL for an unknown epoch. */
+const uint8_t *keyring_master(const struct keyring *k, uint32_t epoch);
 /* -ENOKEY for an unknown epoch. */
 int keyring_set_epoch(struct keyring *k, uint32_t epoch) MUST_CHECK;
 

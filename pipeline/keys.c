@@ -102,7 +102,7 @@ void keyring_forget_root(struct keyring *k)
 	k->forgotten = true;
 }
 
-static const uint8_t *keyring_find(const struct keyring *k, uint32_t epoch)
+const uint8_t *keyring_master(const struct keyring *k, uint32_t epoch)
 {
 	for (uint32_t i = 0; i < k->count; i++) {
 		if (k->epoch[i] == epoch)
@@ -113,7 +113,7 @@ static const uint8_t *keyring_find(const struct keyring *k, uint32_t epoch)
 
 uint8_t *keyring_add(struct keyring *k, uint32_t epoch)
 {
-	if (!epoch || k->count == KEYRING_EPOCHS || keyring_find(k, epoch))
+	if (!epoch || k->count == KEYRING_EPOCHS || keyring_master(k, epoch))
 		return NULL;
 	k->epoch[k->count] = epoch;
 	return k->master[k->count++];
@@ -121,7 +121,7 @@ uint8_t *keyring_add(struct keyring *k, uint32_t epoch)
 
 int keyring_set_epoch(struct keyring *k, uint32_t epoch)
 {
-	if (!keyring_find(k, epoch))
+	if (!keyring_master(k, epoch))
 		return -ENOKEY;
 	k->current = epoch;
 	return 0;
@@ -135,7 +135,7 @@ uint32_t keyring_epoch(const struct keyring *k)
 int keyring_subkey(const struct keyring *k, uint32_t epoch, enum key_purpose purpose, const void *id, size_t id_len,
                    uint8_t out[KEYS_LEN])
 {
-	const uint8_t *master = keyring_find(k, epoch);
+	const uint8_t *master = keyring_master(k, epoch);
 
 	if (id_len > KEYS_ID_MAX)
 		return -EINVAL;

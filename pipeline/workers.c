@@ -7,10 +7,12 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* Contexts lent at once, on a machine with fewer cores: some of their holders wait for storage. */
-#define LENT_MIN 16
+#define LENT_MIN     16
+#define BUFFER_ALIGN ((size_t)4096)
 
 struct task {
 	void (*fn)(void *arg);
@@ -42,6 +44,17 @@ struct workers {
 	struct worker worker[];
 };
 
+/* Whole pages, which core dumps leave out: what is in there is plaintext. */
+static uint8_t *buffer_new(size_t len)
+{
+	size_t size = (len + BUFFER_ALIGN - 1) / BUFFER_ALIGN * BUFFER_ALIGN;
+	uint8_t *buf = aligned_alloc(BUFFER_ALIGN, size);
+
+	if (buf)
+		(void)madvise(buf, size, MADV_DONTDUMP);
+	return buf;
+}
+
 int worker_ctx_new(struct worker_ctx **out)
 {
 	struct worker_ctx *ctx = calloc(1, sizeof(*ctx));
@@ -49,8 +62,8 @@ int worker_ctx_new(struct worker_ctx **out)
 
 	if (!ctx)
 		return -ENOMEM;
-	ctx->plain = malloc(PIPELINE_FRAME_MAX + CIPHER_TAG);
-	ctx->span = malloc(WORKER_SPAN);
+	ctx->plain = buffer_new(PIPELINE_FRAME_MAX + CIPHER_TAG);
+	ctx->span = buffer_new(WORKER_SPAN);
 	ret = ctx->plain && ctx->span ? 0 : -ENOMEM;
 	if (!ret)
 		ret = codec_ctx_new(&ctx->codec);

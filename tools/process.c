@@ -1,9 +1,12 @@
 #include "tools/process.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
@@ -12,7 +15,15 @@
 void process_harden(void)
 {
 	const struct rlimit none = {0, 0};
+	int fd = open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC);
 
+	/* Should somebody raise the limit again, no memory of ours goes into a dump. Before the process is not
+	 * dumpable: then its files in /proc belong to root. */
+	if (fd >= 0) {
+		if (write(fd, "0", 1) != 1)
+			errno = 0; /* an old kernel: the rest must do */
+		(void)close(fd);
+	}
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	(void)setrlimit(RLIMIT_CORE, &none);
 }
