@@ -2,26 +2,15 @@
 
 import contextlib
 import os
-import pty
 import re
-import select
 import shutil
 import signal
 import subprocess
-import time
 
 from apfsmount import CI, FAST, PASSPHRASE, Skip, Volume, check, main, mounted, need, run, say, tool, wait_for
+from cli import at_terminal, fails, get, put
 
 BUILD = os.environ.get("APFS_BUILD", "")
-
-
-def fails(status, text, *argv, **options):
-    """A status, and one line that holds the text."""
-    got, out = run(*argv, status=None, **options)
-    shown = " ".join(str(a) for a in argv)
-    check(got == status, f"{shown}: status {got}, not {status}:\n{out}")
-    check(text in out, f"{shown}: does not say {text!r}:\n{out}")
-    check(out.count("\n") == 1, f"{shown}: says more than one line:\n{out}")
 
 
 def daemons(store):
@@ -61,16 +50,6 @@ def background(v, *argv, **options):
             wait_for(gone(pid), 20, "")
         if not gone(pid)():
             os.kill(pid, signal.SIGKILL)
-
-
-def put(path, data=b"data"):
-    with open(path, "wb") as f:
-        f.write(data)
-
-
-def get(path):
-    with open(path, "rb") as f:
-        return f.read()
 
 
 def help_texts():
@@ -193,28 +172,6 @@ def passphrases():
         check(status == 12 and "differ" in out, f"two passphrases: {status} {out}")
         status, out = at_terminal((tool("apfs"), "init", *FAST, os.path.join(v.root, "new")), ("one", "one"))
         check(status == 0, f"init at a terminal: {status} {out}")
-
-
-def at_terminal(argv, answers):
-    """Answers each prompt: the status and all that was shown."""
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.execv(argv[0], argv)
-    shown = b""
-    try:
-        for answer in answers:
-            while not shown.endswith(b": "):
-                check(select.select([fd], [], [], 30)[0], f"no prompt: {shown}")
-                shown += os.read(fd, 1000)
-            time.sleep(0.1)
-            os.write(fd, answer.encode() + b"\n")
-            shown += b"\0"
-        with contextlib.suppress(OSError):
-            while select.select([fd], [], [], 60)[0] and (data := os.read(fd, 1000)):
-                shown += data
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode(errors="replace")
-    finally:
-        os.close(fd)
 
 
 def passwd():
