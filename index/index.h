@@ -114,8 +114,9 @@ int index_chunk_owners(struct index *ix, uint64_t id, int (*fn)(void *arg, const
 
 /* A name that ino has in the directory parent, zero-terminated: reads the directory. -ENOENT. */
 int index_name_of(struct index *ix, uint64_t parent, uint64_t ino, char name[INDEX_NAME_MAX + 1]) MUST_CHECK;
-/* Every name of the volume; fn as above. */
-int index_names_all(struct index *ix, int (*fn)(void *arg, uint64_t parent, uint64_t ino), void *arg) MUST_CHECK;
+/* Every name of the volume, not zero-terminated; fn as above. */
+int index_names_all(struct index *ix, int (*fn)(void *arg, uint64_t parent, uint64_t ino, const char *name, size_t len),
+                    void *arg) MUST_CHECK;
 
 /* --- counters kept in meta -------------------------------------------------------------------------------------- */
 

@@ -63,7 +63,8 @@ int index_name_of(struct index *ix, uint64_t parent, uint64_t ino, char name[IND
 	return ret == -ERANGE ? index_damaged("a name") : ret;
 }
 
-int index_names_all(struct index *ix, int (*fn)(void *arg, uint64_t parent, uint64_t ino), void *arg)
+int index_names_all(struct index *ix, int (*fn)(void *arg, uint64_t parent, uint64_t ino, const char *name, size_t len),
+                    void *arg)
 {
 	SCOPED_LOCK(&ix->lock);
 	SCOPED_STMT st = stmt_get(ix, STMT_DIRENT_ALL);
@@ -75,7 +76,8 @@ int index_names_all(struct index *ix, int (*fn)(void *arg, uint64_t parent, uint
 
 		if (ret <= 0)
 			return ret;
-		ret = fn(arg, stmt_u64(st, 0), stmt_u64(st, 1));
+		const char *name = sqlite3_column_blob(st, 2);
+		ret = fn(arg, stmt_u64(st, 0), stmt_u64(st, 1), name ? name : "", (size_t)sqlite3_column_bytes(st, 2));
 		if (ret)
 			return ret;
 	}

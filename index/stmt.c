@@ -43,7 +43,7 @@ static const char *const sql[STMT_COUNT] = {
 				"WHERE d.parent = ?1 AND d.cookie > ?2 ORDER BY d.cookie",
 
     [STMT_DIRENT_OF] = "SELECT name FROM dirent WHERE parent = ?1 AND ino = ?2 LIMIT 1",
-    [STMT_DIRENT_ALL] = "SELECT parent, ino FROM dirent ORDER BY parent, name",
+    [STMT_DIRENT_ALL] = "SELECT parent, ino, name FROM dirent ORDER BY parent, name",
 
     [STMT_XATTR_GET] = "SELECT value FROM xattr WHERE ino = ?1 AND name = ?2",
     [STMT_XATTR_SET] = "REPLACE INTO xattr VALUES(?1, ?2, ?3)",

@@ -139,6 +139,21 @@ int pipeline_segment_scan(struct pipeline *p, uint64_t id, int (*fn)(void *arg, 
 	return scan_segment(&p->store, id, fn, arg, valid_end, e);
 }
 
+int pipeline_segment_verify(struct pipeline *p, uint64_t id, struct err *e)
+{
+	struct segment *seg;
+	int ret = segment_get(&p->store, id, &seg, e);
+
+	if (!ret)
+		segment_put(&p->store, seg);
+	return ret;
+}
+
+int pipeline_verifier_new(struct pipeline *p, struct pipeline_verifier **out)
+{
+	return verifier_new(&p->store, out);
+}
+
 static uint64_t load(const atomic_uint_fast64_t *v)
 {
 	return atomic_load_explicit(v, memory_order_relaxed);

@@ -161,6 +161,19 @@ struct pipeline_record {
 int pipeline_segment_scan(struct pipeline *p, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r),
                           void *arg, uint64_t *valid_end, struct err *e) MUST_CHECK;
 
+/* Opens a segment's file, or an inline segment, and checks its header. -ENOENT: the file is missing. */
+int pipeline_segment_verify(struct pipeline *p, uint64_t id, struct err *e) MUST_CHECK;
+
+/* Looks at records one at a time, with buffers that are kept. One thread at a time each. */
+struct pipeline_verifier;
+int pipeline_verifier_new(struct pipeline *p, struct pipeline_verifier **out) MUST_CHECK;
+void pipeline_verifier_free(struct pipeline_verifier *v); /* NULL is allowed */
+
+/* Reads header and table of a chunk's record and compares them with what the caller knows of the chunk; frames are not
+ * read. out->range is valid until the next call. -EBADMSG: damaged, or not what *chunk says. */
+int pipeline_verify_record(struct pipeline_verifier *v, const struct pipeline_chunk *chunk, uint64_t sequence,
+                           const void *inline_data, struct pipeline_record *out, struct err *e) MUST_CHECK;
+
 /* --- counters ---------------------------------------------------------------------------------------------------- */
 
 struct pipeline_stats {

@@ -15,4 +15,6 @@ int reader_frames(struct reader *r, const struct pipeline_chunk *chunk, const vo
 int scan_segment(struct segment_store *s, uint64_t id, int (*fn)(void *arg, const struct pipeline_record *r), void *arg,
                  uint64_t *valid_end, struct err *e) MUST_CHECK;
 
+int verifier_new(struct segment_store *s, struct pipeline_verifier **out) MUST_CHECK;
+
 #endif

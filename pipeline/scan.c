@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define STORED_MAX (PIPELINE_FRAME_MAX + CIPHER_NONCE_MAX + CIPHER_TAG)
 
@@ -11,9 +12,10 @@ struct scan {
 	struct segment *seg;
 	struct chunk_key key;
 	struct cipher_ctx *cipher;
-	uint8_t *stored; /* STORED_MAX bytes: a record header or a frame as it is in the file */
-	uint8_t *plain;  /* and unsealed */
-	uint64_t size;   /* of the file */
+	uint8_t *stored;       /* STORED_MAX bytes: a record header or a frame as it is in the file */
+	uint8_t *plain;        /* and unsealed */
+	uint64_t size;         /* of the file */
+	const uint8_t *memory; /* instead of the file: an inline record */
 
 	/* Grown to the needs of the largest record so far. */
 	uint8_t *table;
@@ -45,6 +47,10 @@ static int scan_bytes(const struct scan *sc, uint64_t off, void *buf, size_t len
 {
 	if (off > sc->size || len > sc->size - off)
 		return SCAN_STOP;
+	if (sc->memory) {
+		memcpy(buf, sc->memory + off, len);
+		return SCAN_VALID;
+	}
 	ssize_t n = io_pread(sc->seg->file, buf, len, off);
 	if (n < 0)
 		return (int)n;
@@ -193,4 +199,106 @@ int scan_segment(struct segment_store *s, uint64_t id, int (*fn)(void *arg, cons
 	scan_release(&sc);
 	segment_put(s, sc.seg);
 	return ret;
+}
+
+/* --- one record ----------------------------------------------------------------------------------------------------
+ */
+
+struct pipeline_verifier {
+	struct segment_store *store;
+	struct scan scan;
+};
+
+int verifier_new(struct segment_store *s, struct pipeline_verifier **out)
+{
+	struct pipeline_verifier *v = calloc(1, sizeof(*v));
+
+	if (!v)
+		return -ENOMEM;
+	v->store = s;
+	int ret = scan_init(&v->scan);
+	if (ret)
+		pipeline_verifier_free(v);
+	else
+		*out = v;
+	return ret;
+}
+
+void pipeline_verifier_free(struct pipeline_verifier *v)
+{
+	if (!v)
+		return;
+	scan_release(&v->scan);
+	free(v);
+}
+
+/* What the record says of itself against what the index does: what differs, or NULL. */
+static const char *compare(const struct scan *sc, const struct chunk_header *h, const struct pipeline_chunk *c,
+                           uint64_t sequence)
+{
+	if (h->id != c->id)
+		return "it is another chunk's";
+	if (h->sequence != sequence)
+		return "the index knows another sequence";
+	if (h->stored_len != c->stored_len || h->plain_len != c->plain_len || h->nframes != c->nframes ||
+	    chunk_data_start(sc->key.suite, h->table_len) != c->data_start)
+		return "the index knows other lengths";
+	for (uint32_t i = 0; i < c->nframes; i++) {
+		const struct pipeline_frame *a = &sc->frame[i], *b = &c->frame[i];
+
+		if (a->plain_len != b->plain_len || a->stored_len != b->stored_len || a->codec != b->codec)
+			return "the index knows other frames";
+	}
+	return NULL;
+}
+
+static int record_open(struct scan *sc, const struct pipeline_chunk *c, struct chunk_header *h)
+{
+	int ret = sc->memory ? 0 : io_size(sc->seg->file, &sc->size);
+
+	if (!ret)
+		ret = scan_header(sc, c->offset, h);
+	return ret ? ret : scan_table(sc, c->offset, h);
+}
+
+int pipeline_verify_record(struct pipeline_verifier *v, const struct pipeline_chunk *c, uint64_t sequence,
+                           const void *inline_data, struct pipeline_record *out, struct err *e)
+{
+	struct scan *sc = &v->scan;
+	struct chunk_header h;
+	char path[SEGMENT_PATH];
+	const char *what = "its header or its table is not authentic";
+	int ret = segment_get(v->store, c->segment, &sc->seg, e);
+
+	if (ret)
+		return ret;
+	sc->key = segment_chunk_key(v->store, sc->seg);
+	sc->memory = inline_data;
+	sc->size = inline_data ? c->stored_len : 0;
+	pipeline_segment_path(sc->seg->name, path, sizeof(path));
+	if ((sc->seg->kind == PIPELINE_SEGMENT_INLINE) != (inline_data != NULL) || (inline_data && c->offset)) {
+		ret = SCAN_STOP;
+		what = "it is in a segment of the wrong kind";
+	} else {
+		ret = record_open(sc, c, &h);
+	}
+	if (!ret && (what = compare(sc, &h, c, sequence)))
+		ret = SCAN_STOP;
+	segment_put(v->store, sc->seg);
+	if (ret == SCAN_STOP)
+		return err_set(e, -EBADMSG, ERR_FORMAT, "%s: record of chunk %llu: %s", path, (unsigned long long)c->id,
+		               what);
+	if (ret)
+		return err_set(e, ret, ERR_IO, "%s: %s", path, err_text(NULL, ret));
+	*out = (struct pipeline_record){
+	    .chunk_id = h.id,
+	    .sequence = h.sequence,
+	    .offset = c->offset,
+	    .stored_len = h.stored_len,
+	    .plain_len = h.plain_len,
+	    .nframes = h.nframes,
+	    .nranges = h.nranges,
+	    .range = sc->range,
+	};
+	return 0;
 }

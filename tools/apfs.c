@@ -20,6 +20,7 @@ static const struct {
     {"info", "PATH", "describe a store, a mount, or a file under a mount", cmd_info},
     {"passwd", "STORE", "change the passphrase of a store", cmd_passwd},
     {"key", "STORE", "add, remove, list and test what opens a store", cmd_key},
+    {"check", "STORE", "look for damage in a store", cmd_check},
     {"sync", "MOUNT", "make everything written to a mount durable", cmd_sync},
     {"umount", "MOUNT", "unmount, and wait until all of it is durable", cmd_umount},
 };

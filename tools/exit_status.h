@@ -22,7 +22,11 @@ enum exit_status {
 	EXIT_REFUSED = 24,         /* the mount was refused */
 	EXIT_NOT_MOUNT = 30,       /* not an apfs mount */
 	EXIT_BUSY = 31,            /* umount: files are open */
-	EXIT_TIMEOUT = 32          /* umount: unmounted, but the process goes on */
+	EXIT_TIMEOUT = 32,         /* umount: unmounted, but the process goes on */
+	EXIT_CHECK_SPARE = 40,     /* check: only what is kept twice is damaged, all files are in order */
+	EXIT_CHECK_DATA = 41,      /* check: data of files is damaged */
+	EXIT_CHECK_INDEX = 42,     /* check: the index is damaged */
+	EXIT_CHECK_STOPPED = 43    /* check: stopped before the end, nothing was found up to there */
 };
 
 #define EXIT_STATUS_HELP                                       \
@@ -46,6 +50,10 @@ enum exit_status {
 	"  24  the mount was refused\n"                        \
 	"  30  not an apfs mount\n"                            \
 	"  31  busy: files are open\n"                         \
-	"  32  the mount's process did not end in time"
+	"  32  the mount's process did not end in time\n"      \
+	"  40  check: only a spare copy is damaged\n"          \
+	"  41  check: data of files is damaged\n"              \
+	"  42  check: the index is damaged\n"                  \
+	"  43  check: stopped; no damage found up to there"
 
 #endif

@@ -88,7 +88,7 @@ int chunk_add_fresh(struct core *c, struct pipeline_chunk *p, uint64_t sequence,
 	return 0;
 }
 
-static int frames_decode(const struct index_chunk *row, struct pipeline_chunk **out)
+int chunk_row_decode(const struct index_chunk *row, struct pipeline_chunk **out)
 {
 	struct cursor cur = cursor_reader(row->frames, row->frames_len);
 	uint64_t nframes = cursor_get_varint(&cur);
@@ -156,11 +156,11 @@ static int chunk_load(struct core *c, uint64_t id, struct chunk **out)
 	int ret = index_chunk_get(c->index, id, &row, small, sizeof(small));
 
 	if (ret == -ERANGE) {
-		large = malloc(10 + FRAMES_MAX * FRAME_ENTRY_MAX);
-		ret = large ? index_chunk_get(c->index, id, &row, large, 10 + FRAMES_MAX * FRAME_ENTRY_MAX) : -ENOMEM;
+		large = malloc(CHUNK_ROW_FRAMES);
+		ret = large ? index_chunk_get(c->index, id, &row, large, CHUNK_ROW_FRAMES) : -ENOMEM;
 	}
 	if (!ret)
-		ret = frames_decode(&row, &p);
+		ret = chunk_row_decode(&row, &p);
 	free(large);
 	if (ret) {
 		if (ret == -EBADMSG)

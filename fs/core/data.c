@@ -8,12 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LOAD_EXTENTS 128u
-#define READ_RETRIES 8                     /* reads that met an extent which moved meanwhile */
-#define STREAM_MIN   ((uint32_t)256 << 10) /* bytes: the smallest chunk made before a cut */
-#define STREAM_STEPS 4096u                 /* pieces looked at for one chunk: a random writer has many and fills none */
-#define PREFETCH_JOB ((uint32_t)256 << 10)
-#define RELATIME     ((int64_t)24 * 3600) /* seconds: a read makes an access time older than this new */
+#define LOAD_EXTENTS   128u
+#define BAD_READ_QUIET ((uint64_t)60 * 1000000000) /* ns */
+#define READ_RETRIES   8                           /* reads that met an extent which moved meanwhile */
+#define STREAM_MIN     ((uint32_t)256 << 10)       /* bytes: the smallest chunk made before a cut */
+#define STREAM_STEPS   4096u /* pieces looked at for one chunk: a random writer has many and fills none */
+#define PREFETCH_JOB   ((uint32_t)256 << 10)
+#define RELATIME       ((int64_t)24 * 3600) /* seconds: a read makes an access time older than this new */
 
 struct core_file {
 	struct core *core;
@@ -292,7 +293,7 @@ void seal_stream(struct core *c, struct node *n)
 
 /* A run of bytes of one extent, taken from the map under the lock and read after. */
 struct read_run {
-	uint64_t chunk;
+	uint64_t chunk, off; /* off: in the file */
 	uint8_t *dst;
 	uint32_t pos, len;
 };
@@ -317,7 +318,7 @@ static int read_map(struct core *c, struct node *n, uint8_t *dst, uint64_t *off,
 		else if (p->kind == PIECE_BUFFER)
 			memcpy(dst, p->buffer->data + p->pos + skip, k);
 		else
-			run[(*runs)++] = (struct read_run){p->chunk, dst, p->pos + (uint32_t)skip, (uint32_t)k};
+			run[(*runs)++] = (struct read_run){p->chunk, *off, dst, p->pos + (uint32_t)skip, (uint32_t)k};
 		*off += k;
 		dst += k;
 	}
@@ -387,20 +388,39 @@ static void touch_atime(struct core *c, struct node *n)
 	node_touch(c, n);
 }
 
-static int read_runs(struct core *c, const struct read_run *run, size_t runs, struct node *n)
+/* One line a chunk and file in a minute: whoever reads it tries again, page by page. */
+static void read_failed(struct core *c, const struct node *n, const struct read_run *run, const char *why)
 {
-	struct err e = {0};
+	uint64_t now = core_monotonic(c), key = run->chunk ^ n->ino << 32;
 
+	if (atomic_load(&c->bad_read) == key && now - atomic_load(&c->bad_read_at) < BAD_READ_QUIET)
+		return;
+	atomic_store(&c->bad_read, key);
+	atomic_store(&c->bad_read_at, now);
+	log_error(
+	    "inode %llu cannot be read at bytes %llu to %llu: %s; unmount and run `apfs check --data` to see which "
+	    "files are damaged, restore them from a backup",
+	    (unsigned long long)n->ino, (unsigned long long)run->off, (unsigned long long)(run->off + run->len - 1),
+	    why);
+}
+
+/* -EAGAIN, unless it is the last try: a chunk is gone; it was replaced and deleted since the map was read. */
+static int read_runs(struct core *c, const struct read_run *run, size_t runs, struct node *n, bool last)
+{
 	for (size_t i = 0; i < runs; i++) {
+		struct err e = {0};
 		int ret = chunk_copy(c, run[i].chunk, run[i].pos, run[i].len, run[i].dst, &e);
 
+		if (ret == -ENOENT && !last)
+			return -EAGAIN;
 		if (ret == -ENOENT)
-			return -EAGAIN; /* replaced and deleted since the map was read */
+			(void)err_set(&e, ret, ERR_FORMAT, "the index knows no chunk %llu",
+			              (unsigned long long)run[i].chunk);
+		if (ret == -ENOMEM)
+			return ret;
 		if (ret) {
-			log_error(
-			    "inode %llu cannot be read: %s; run `apfs info` on the file, restore it from a backup",
-			    (unsigned long long)n->ino, err_text(&e, ret));
-			return ret == -ENOMEM ? ret : -EIO;
+			read_failed(c, n, &run[i], err_text(&e, ret));
+			return -EIO;
 		}
 	}
 	return 0;
@@ -436,15 +456,16 @@ ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
 			ret = read_map(c, n, dst + (pos - off), &pos, end, run, &runs);
 		}
 		if (!ret)
-			ret = read_runs(c, run, runs, n);
-		if (ret == -EAGAIN && ++tries < READ_RETRIES) {
+			ret = read_runs(c, run, runs, n, tries + 1 == READ_RETRIES);
+		if (ret == -EAGAIN) {
+			tries++;
 			SCOPED_LOCK(&n->lock);
 			map_drop_clean(&n->map); /* what was cached of the index may be old */
 			pos = start;
 			continue;
 		}
 		if (ret)
-			return ret == -EAGAIN ? -EIO : ret;
+			return ret;
 	} while (pos < end);
 	if (ahead)
 		prefetch(c, n, ahead);

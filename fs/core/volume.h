@@ -136,9 +136,10 @@ struct core {
 	pthread_t committer;
 	bool committer_running;
 	pthread_mutex_t kick_lock;
-	pthread_cond_t kick_cond; /* CLOCK_MONOTONIC */
-	bool stopping, kicked;    /* kick_lock */
-	atomic_int failed;        /* -errno once the volume has stopped */
+	pthread_cond_t kick_cond;                   /* CLOCK_MONOTONIC */
+	bool stopping, kicked;                      /* kick_lock */
+	atomic_int failed;                          /* -errno once the volume has stopped */
+	atomic_uint_fast64_t bad_read, bad_read_at; /* the damage that was logged last, and when */
 };
 
 /* --- node.c ------------------------------------------------------------------------------------------------------- */
@@ -218,6 +219,9 @@ struct chunk {
 	uint32_t start[]; /* plaintext offset of each frame, and the end: nframes + 1 */
 };
 
+#define CHUNK_ROW_FRAMES ((size_t)10 + 8192 * 11) /* bytes of a frame table at most */
+/* What a row says of a chunk: malloc'd. -EBADMSG: a malformed frame table. */
+int chunk_row_decode(const struct index_chunk *row, struct pipeline_chunk **out) MUST_CHECK;
 int chunk_table_new(struct chunk_table **out) MUST_CHECK;
 void chunk_table_free(struct chunk_table *t);
 /* Takes p over. born UINT64_MAX: it stays until chunk_forget. */

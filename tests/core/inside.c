@@ -1,11 +1,50 @@
 #include "tests/core/inside.h"
 
+#include "fs/core/check.h"
 #include "fs/core/volume.h"
 #include "index/hooks.h"
 
+#include <errno.h>
+
+static void index_finding(void *arg, const char *text)
+{
+	(void)err_set(arg, -EUCLEAN, ERR_FORMAT, "%s", text);
+}
+
 int inside_check(struct core *c, struct err *e)
 {
-	return index_check(c->index, e);
+	const struct index_verify v = {.tree = true, .finding = index_finding, .arg = e};
+	struct index_totals_checked totals;
+	int ret = index_verify(c->index, &v, &totals);
+
+	return ret ? ret : e->code;
+}
+
+static void store_finding(void *arg, enum check_kind kind, const char *text)
+{
+	if (kind > CHECK_NOTE)
+		(void)err_set(arg, -EUCLEAN, ERR_FORMAT, "%s", text);
+}
+
+static void store_file(void *arg, const struct check_file *f)
+{
+	(void)err_set(arg, -EUCLEAN, ERR_FORMAT, "inode %llu is damaged", (unsigned long long)f->ino);
+}
+
+int inside_check_store(struct io *io, const void *pass, size_t len, struct err *e)
+{
+	const struct secret secret = {SECRET_PASSPHRASE, pass, len};
+	const struct check_options o = {.io = io,
+	                                .secret = &secret,
+	                                .data = true,
+	                                .threads = 1,
+	                                .finding = store_finding,
+	                                .file = store_file,
+	                                .arg = e};
+	struct check_result r;
+	int ret = core_check(&o, &r, e);
+
+	return ret ? ret : e->code;
 }
 
 void inside_checkpoint_every(struct core *c, uint64_t bytes)

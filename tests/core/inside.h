@@ -4,8 +4,10 @@
 
 #include "fs/core/core.h"
 
-/* index_check. */
+/* index_verify of an open volume: the first finding. */
 int inside_check(struct core *c, struct err *e) MUST_CHECK;
+/* core_check with all data of a store that is not open, whose passphrase it is. */
+int inside_check_store(struct io *io, const void *pass, size_t len, struct err *e) MUST_CHECK;
 /* The index checkpoints when its WAL holds this many bytes. */
 void inside_checkpoint_every(struct core *c, uint64_t bytes);
 /* Ends the segments that are appended to, as full ones would end. */

@@ -110,6 +110,17 @@ static void check_index(struct loop *l)
 		run_fail(&l->run, "after the power cut: the index is not clean: %s", err_text(&e, ret));
 }
 
+/* Before anybody opens it: a crash leaves nothing that a check calls damage. */
+static void check_store(struct loop *l, struct io *image)
+{
+	const struct core_options *o = &l->run.fx.options;
+	struct err e = {0};
+	int ret = inside_check_store(image, o->pass, o->pass_len, &e);
+
+	if (ret)
+		run_fail(&l->run, "after the power cut: the check of the store: %s", err_text(&e, ret));
+}
+
 /* Opens the image, holds it against the model, and leaves it open. */
 static void judge_open(struct loop *l)
 {
@@ -164,6 +175,8 @@ static void judge_image(struct loop *l, struct io *image, uint64_t seed, struct 
 		sim_crash_last(image);
 	else
 		sim_crash(image, seed % 16 == 1 ? 0 : seed);
+	if (rng_below(&l->rng, 4) == 0)
+		check_store(l, image);
 	if (q)
 		sim_record(image, record, q);
 	r->fx.core = NULL;
