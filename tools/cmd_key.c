@@ -32,7 +32,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case ARGP_KEY_INIT:
-		for (size_t i = 0; o->children && o->children[i].argp; i++)
+		for (size_t i = 0; i < 3 && o->children && o->children[i].argp; i++)
 			state->child_inputs[i] = inputs[i];
 		return 0;
 	case KEY_LABEL:

@@ -16,14 +16,15 @@ static const char readme[] =
     "  index.db, index.db-wal       names, attributes, and where each file's data is\n"
     "  segments/                    file data, compressed and encrypted, in append-only files\n"
     "  quarantine/                  segments that a crash left without a reference\n"
-    "  lock                         who has it mounted\n"
+    "  lock, superblock.lock        who has it mounted; held while key slots are changed\n"
     "  reserve                      space set aside so that a full disk can be emptied\n"
     "\n"
     "Mount it with:    apfs-mount THIS_DIRECTORY MOUNTPOINT\n"
     "Look at it with:  apfs info THIS_DIRECTORY\n"
     "\n"
     "Back up the directory as a whole, while it is not mounted. Do not edit, rename or delete anything in it: every\n"
-    "file is needed. Without a passphrase nobody can read the data, and nobody can restore a forgotten passphrase.\n";
+    "file is needed. Without what opens one of its key slots nobody can read the data, and nobody can restore a\n"
+    "forgotten passphrase.\n";
 
 struct format_scan {
 	bool foreign, superblock;
