@@ -21,6 +21,7 @@ static const struct {
     {"passwd", "STORE", "change the passphrase of a store", cmd_passwd},
     {"key", "STORE", "add, remove, list and test what opens a store", cmd_key},
     {"check", "STORE", "look for damage in a store", cmd_check},
+    {"compact", "MOUNT", "give back the space of what was overwritten and deleted", cmd_compact},
     {"sync", "MOUNT", "make everything written to a mount durable", cmd_sync},
     {"umount", "MOUNT", "unmount, and wait until all of it is durable", cmd_umount},
 };

@@ -2,6 +2,7 @@
 #include "fs/fuse/internal.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -188,16 +189,47 @@ static void reply_info(fuse_req_t req, fuse_ino_t ino, size_t size)
 	free(text);
 }
 
-/* Names of ours are answered here, not stored: nobody may set or remove them. */
+/* Names of ours are answered here, not stored: nobody may set or remove them, but to control compaction. */
 static bool name_is_virtual(const char *name)
 {
-	return strcmp(name, SESSION_XATTR_INFO) == 0 || strcmp(name, SESSION_XATTR_PID) == 0;
+	return strcmp(name, SESSION_XATTR_INFO) == 0 || strcmp(name, SESSION_XATTR_PID) == 0 ||
+	       strcmp(name, SESSION_XATTR_COMPACT) == 0;
+}
+
+static int compact_set(fuse_req_t req, const char *value, size_t size)
+{
+	uid_t uid = fuse_req_ctx(req)->uid;
+
+	if (uid != 0 && uid != getuid())
+		return -EPERM;
+	if (size == 4 && !memcmp(value, "stop", 4)) {
+		core_compact_stop(op_core(req));
+		return 0;
+	}
+	if (size == 0 || (size == 3 && !memcmp(value, "all", 3)))
+		return core_compact_start(op_core(req), size != 0);
+	return -EINVAL;
+}
+
+static void reply_compact(fuse_req_t req, size_t size)
+{
+	char *buf = serve_reply_buffer();
+	struct core_compact_status s;
+
+	core_compact_status(op_core(req), &s);
+	int n = snprintf(buf, SESSION_MAX_WRITE, "%s done=%" PRIu64 " total=%" PRIu64 " freed=%" PRIu64 " error=%d\n",
+	                 s.running ? "running" : "idle", s.done, s.total, s.freed, -s.ret);
+	reply_bytes(req, buf, (size_t)n, size);
 }
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
 	struct core *core = op_core(req);
 
+	if (strcmp(name, SESSION_XATTR_COMPACT) == 0) {
+		op_reply(req, compact_set(req, value, size));
+		return;
+	}
 	if (name_is_virtual(name)) {
 		(void)fuse_reply_err(req, EPERM);
 		return;
@@ -227,6 +259,10 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 		int n = snprintf(buf, SESSION_MAX_WRITE, "%d", (int)getpid());
 
 		reply_bytes(req, buf, (size_t)n, size);
+		return;
+	}
+	if (strcmp(name, SESSION_XATTR_COMPACT) == 0) {
+		reply_compact(req, size);
 		return;
 	}
 	size_t len = size > SESSION_MAX_WRITE ? SESSION_MAX_WRITE : size;

@@ -30,6 +30,9 @@ struct session_params {
 /* Names of extended attributes that every file under a mount answers, and none lists. */
 #define SESSION_XATTR_INFO "user.apfs.info" /* core_info's text */
 #define SESSION_XATTR_PID  "user.apfs.pid"  /* the process that serves the mount, in decimal */
+/* Compaction. Set by root or the process's user, it begins ("" or "all") or ends ("stop"); its value is
+ * "idle|running done=BYTES total=BYTES freed=BYTES error=ERRNO" and a line feed, error being the last run's. */
+#define SESSION_XATTR_COMPACT "user.apfs.compact"
 
 /* How many threads `wanted` means on this machine. */
 unsigned session_threads(unsigned wanted);

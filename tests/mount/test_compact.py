@@ -1,0 +1,128 @@
+"""Space of overwritten data comes back by itself while nobody uses the mount, and when it is asked for."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+
+from apfsmount import MIB, NIGHTLY, SANITIZED, Volume, check, main, need, run, say, tool
+
+SIZE = (256 if NIGHTLY else 8 if SANITIZED else 24) * MIB
+BLOCK = 4096
+
+
+def overwrite(path, rng, times):
+    """Random blocks at random places, as many times over as the file is large; fsync in between."""
+    size = os.stat(path).st_size
+    with open(path, "r+b", buffering=0) as f:
+        for round_ in range(times * 4):
+            for _ in range(size // BLOCK // 4):
+                os.pwrite(f.fileno(), rng.randbytes(BLOCK), rng.randrange(size // BLOCK) * BLOCK)
+            os.fsync(f.fileno())
+
+
+def segments(v):
+    total = 0
+    for path in v.segments():
+        with contextlib.suppress(FileNotFoundError):  # deleted while we look
+            total += os.stat(path).st_blocks * 512
+    return total
+
+
+def fill(v, name, rng, size):
+    with open(v.path(name), "wb") as f:
+        for _ in range(size // MIB):
+            f.write(rng.randbytes(MIB))
+
+
+def content(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def random_overwrite():
+    """10 x a file's size at random: once idle, STORE takes at most 1.5 x what is live, and then keeps still."""
+    need()
+    rng = random.Random(1)
+    with Volume() as v:
+        fill(v, "f", rng, SIZE)
+        overwrite(v.path("f"), rng, 10)
+        v.sync()
+        want = content(v.path("f"))
+        before = segments(v)
+        end = time.monotonic() + 60
+        while segments(v) > SIZE * 1.5 and time.monotonic() < end:
+            time.sleep(0.2)
+        after = segments(v)
+        say(f"{SIZE >> 20} MiB: segments {before >> 20} MiB, once idle {after >> 20} MiB")
+        check(after <= SIZE * 1.5, f"segments take {after} bytes for {SIZE}")
+        time.sleep(3)
+        writes = io_of(v)
+        time.sleep(4)
+        check(io_of(v) == writes, "the daemon goes on writing while nobody does anything")
+        check(content(v.path("f")) == want, "another content")
+        v.remount()
+        check(content(v.path("f")) == want, "another content after a remount")
+
+
+def io_of(v):
+    with open(f"/proc/{v.daemon.pid}/io", encoding="ascii") as f:
+        return [line for line in f if line.startswith("wchar")][0]
+
+
+def asked_for():
+    """apfs compact: waits, says what it freed; --all leaves next to nothing dead; who may, and what is refused."""
+    need()
+    rng = random.Random(2)
+    with Volume() as v:
+        fill(v, "f", rng, 16 * MIB)
+        v.sync()
+        with open(v.path("f"), "r+b") as f:
+            f.write(rng.randbytes(1 * MIB))
+        want = content(v.path("f"))
+        out = run(tool("apfs"), "compact", "--all", v.mnt)
+        check("freed" in out and segments(v) < 16.5 * MIB, f"{out}: segments take {segments(v)} bytes")
+        with open(v.path("f"), "r+b") as f:
+            f.write(rng.randbytes(8 * MIB))
+        want = content(v.path("f"))
+        out = run(tool("apfs"), "compact", v.mnt)
+        check("freed" in out and segments(v) < 17 * MIB, f"{out}: segments take {segments(v)} bytes")
+        check(content(v.path("f")) == want, "another content")
+        for value, code in ((b"everything", 22), (b"Stop", 22)):
+            try:
+                os.setxattr(v.mnt, "user.apfs.compact", value)
+                check(False, f"{value} was taken")
+            except OSError as e:
+                check(e.errno == code, f"{value}: {e}")
+        text = os.getxattr(v.mnt, "user.apfs.compact").decode()
+        check(text.startswith("idle done=") and "error=0" in text, text)
+        check("user.apfs.compact" not in os.listxattr(v.mnt), "the attribute is listed")
+        run(tool("apfs"), "compact", v.root, status=30)
+        run(tool("apfs"), "compact", status=1)
+        v.remount("--ro")
+        check("read-only" in run(tool("apfs"), "compact", v.mnt, status=2).lower(), "a read-only mount was compacted")
+
+
+def interrupted():
+    """Ctrl-C ends it early, and cleanly; so does an unmount meanwhile."""
+    need()
+    rng = random.Random(3)
+    with Volume() as v:
+        fill(v, "f", rng, SIZE)
+        overwrite(v.path("f"), rng, 2)
+        v.sync()
+        want = content(v.path("f"))
+        for _ in range(2):
+            child = subprocess.Popen([tool("apfs"), "compact", "--all", v.mnt], stdout=subprocess.PIPE)
+            time.sleep(0.05)
+            child.send_signal(signal.SIGINT)
+            child.communicate(timeout=60)
+            check(child.returncode in (0, -signal.SIGINT), f"status {child.returncode}")
+        os.setxattr(v.mnt, "user.apfs.compact", b"all")
+        v.remount()
+        check(content(v.path("f")) == want, "another content")
+
+
+main(random_overwrite, asked_for, interrupted)
