@@ -84,6 +84,11 @@ int pipeline_sync(struct pipeline *p, struct err *e)
 	return segment_store_sync(&p->store, e);
 }
 
+bool pipeline_failed(struct pipeline *p)
+{
+	return segment_store_failed(&p->store);
+}
+
 int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg)
 {
 	return workers_run(p->workers, fn, arg);

@@ -89,6 +89,9 @@ void pipeline_seal_submit(struct pipeline *p, struct pipeline_seal *rq);
  * failure is final (-EIO or what the device said). Any thread; concurrent calls share. */
 int pipeline_sync(struct pipeline *p, struct err *e) MUST_CHECK;
 
+/* Whether a sync has failed, of what was appended or of a segment that was to be begun: nothing is written any more. */
+bool pipeline_failed(struct pipeline *p);
+
 /* Runs fn(arg) on the worker pool: prefetch and other work that may wait. -EAGAIN when the queue is full. */
 int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg) MUST_CHECK;
 

@@ -144,5 +144,6 @@ void segment_release(struct segment_store *s, struct segment *seg, uint32_t wors
 /* Ends appending to an open one; others are left alone. */
 void segment_store_roll(struct segment_store *s, uint64_t id);
 int segment_store_sync(struct segment_store *s, struct err *e) MUST_CHECK;
+bool segment_store_failed(struct segment_store *s);
 
 #endif

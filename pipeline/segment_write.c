@@ -389,3 +389,10 @@ int segment_store_sync(struct segment_store *s, struct err *e)
 	}
 	return s->failed ? failed_locked(s, e) : 0;
 }
+
+bool segment_store_failed(struct segment_store *s)
+{
+	SCOPED_LOCK(&s->lock);
+
+	return s->failed != 0;
+}
