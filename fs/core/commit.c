@@ -192,7 +192,7 @@ int cut_wait(struct core *c, struct node *n)
 	if (c->opt.read_only)
 		return 0;
 	SCOPED_LOCK(&c->sync_lock);
-	return all_durable(c, n) ? atomic_load(&c->failed) : cut_join(c, &rq);
+	return all_durable(c, n) ? core_failed(c) : cut_join(c, &rq);
 }
 
 int cut_wait_copy(struct core *c, struct copy *copy)

@@ -322,7 +322,7 @@ int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, s
 /* --- removing ----------------------------------------------------------------------------------------------------- */
 
 /* Under ns: n lost one name (a directory: its only one). */
-int dir_drop_link(struct core *c, struct node *n)
+void dir_drop_link(struct core *c, struct node *n)
 {
 	{
 		SCOPED_LOCK(&n->lock);
@@ -333,10 +333,10 @@ int dir_drop_link(struct core *c, struct node *n)
 		n->attr.ctime = core_now(c);
 		node_touch(c, n);
 		if (n->attr.nlink)
-			return 0;
+			return;
 		node_orphan(c, n);
 	}
-	return node_reap(c, n);
+	node_reap_or_leave(c, n);
 }
 
 /* May what n is be removed by unlink (want_dir false) or rmdir? */
@@ -376,9 +376,7 @@ static int remove_name(struct core *c, uint64_t parent, const char *name, bool w
 		ret = index_dirent_remove(c->index, parent, name, len);
 	if (!ret) {
 		dir_changed(c, dir, -1, want_dir ? -1 : 0);
-		ret = dir_drop_link(c, n);
-		if (ret)
-			(void)core_stop(c, ret, NULL, "deleting an inode");
+		dir_drop_link(c, n);
 	}
 	node_put(c, n);
 	node_put(c, dir);

@@ -26,6 +26,6 @@ void dir_undo_add(struct core *c, uint64_t parent, const char *name, size_t len)
 int dir_may_remove(struct node *n, bool want_dir) MUST_CHECK;
 
 /* n lost one name (a directory: its only one). */
-int dir_drop_link(struct core *c, struct node *n) MUST_CHECK;
+void dir_drop_link(struct core *c, struct node *n);
 
 #endif

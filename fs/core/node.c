@@ -278,18 +278,21 @@ int node_reap(struct core *c, struct node *n)
 	return 0;
 }
 
+void node_reap_or_leave(struct core *c, struct node *n)
+{
+	int ret = node_reap(c, n);
+
+	atomic_store(&c->ns_dirty, true);
+	if (ret)
+		log_warn("unlinked inode %llu could not be deleted (%s); the next mount will do it",
+		         (unsigned long long)n->ino, strerror(-ret));
+}
+
 void node_reap_logged(struct core *c, struct node *n)
 {
 	SCOPED_LOCK(&c->ns);
-	int ret = core_may_write(c);
-
-	if (!ret) {
-		ret = node_reap(c, n);
-		atomic_store(&c->ns_dirty, true);
-	}
-	if (ret && ret != -EROFS)
-		log_warn("unlinked inode %llu could not be deleted (%s); the next mount will do it",
-		         (unsigned long long)n->ino, strerror(-ret));
+	if (!core_may_write(c))
+		node_reap_or_leave(c, n);
 }
 
 void node_table_release(struct core *c)
@@ -368,6 +371,9 @@ int core_may_write(struct core *c)
 {
 	if (c->opt.read_only)
 		return -EROFS;
+	/* A read may have lost the index's transaction. */
+	if (index_failed(c->index))
+		(void)core_stop(c, -EIO, NULL, "using the index");
 	return atomic_load(&c->failed) ? -EROFS : 0;
 }
 

@@ -118,7 +118,8 @@ static int rename_move(struct core *c, const struct rename *r)
 	/* A file replaced by rename is whole, old or new: the commit of this rename must hold the data. */
 	if (!r->from_is_dir)
 		atomic_store(&r->from->data_due, true);
-	return dir_drop_link(c, r->to);
+	dir_drop_link(c, r->to);
+	return 0;
 }
 
 static int rename_find(struct core *c, struct rename *r)

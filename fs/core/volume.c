@@ -285,7 +285,9 @@ int core_statfs(struct core *c, struct core_statfs *out)
 
 int core_failed(const struct core *c)
 {
-	return atomic_load(&c->failed);
+	int failed = atomic_load(&c->failed);
+
+	return failed || !index_failed(c->index) ? failed : -EIO;
 }
 
 size_t core_memory_used(const struct core *c)

@@ -164,7 +164,9 @@ bool node_durable(const struct node *n);
 void node_clean(struct core *c, struct node *n);
 /* Under ns: deletes the inode for good if it has no name, no reference of the kernel's and no open file. */
 int node_reap(struct core *c, struct node *n) MUST_CHECK;
-/* Takes ns and reaps; a failure is logged, the orphan is then found at the next mount. */
+/* A failure is logged, and the orphan found at the next mount. */
+void node_reap_or_leave(struct core *c, struct node *n);
+/* The same, and takes ns. */
 void node_reap_logged(struct core *c, struct node *n);
 /* Frees every node, whatever its state. */
 void node_table_release(struct core *c);
