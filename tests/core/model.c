@@ -103,6 +103,55 @@ void model_free(struct model *m)
 	free(m);
 }
 
+static void inode_copy(struct model *to, const struct model_inode *from)
+{
+	struct model_inode *i = model_inode_add(to, from->ino, from->mode), fresh = *i;
+	struct model_dirent *d, *dn;
+	struct model_xattr *x, *xn;
+	struct model_block *b, *bn;
+
+	*i = *from;
+	i->hh = fresh.hh;
+	i->target = from->target ? must(strdup(from->target)) : NULL;
+	i->entries = NULL;
+	i->xattrs = NULL;
+	i->blocks = NULL;
+	i->old_sizes = NULL;
+	HASH_ITER (hh, from->entries, d, dn) {
+		struct model_dirent *copy = must(malloc(sizeof(*copy)));
+
+		*copy = *d;
+		HASH_ADD_STR(i->entries, name, copy);
+	}
+	HASH_ITER (hh, from->xattrs, x, xn) {
+		struct model_xattr *copy = must(malloc(sizeof(*copy)));
+
+		*copy = *x;
+		copy->value = memcpy(must(malloc(x->len + 1)), x->value, x->len);
+		HASH_ADD_STR(i->xattrs, name, copy);
+	}
+	HASH_ITER (hh, from->blocks, b, bn) {
+		struct model_block *copy = must(malloc(sizeof(*copy)));
+
+		*copy = (struct model_block){.number = b->number};
+		copy->data = b->data ? memcpy(must(malloc(MODEL_BLOCK)), b->data, MODEL_BLOCK) : NULL;
+		HASH_ADD(hh, i->blocks, number, sizeof(copy->number), copy);
+	}
+}
+
+struct model *model_copy(const struct model *m)
+{
+	struct model *copy = must(malloc(sizeof(*copy)));
+	struct model_inode *i, *next;
+
+	*copy = *m;
+	copy->inodes = NULL;
+	HASH_ITER (hh, m->inodes, i, next)
+		if (!i->removed)
+			inode_copy(copy, i);
+	return copy;
+}
+
 void model_history_clear_inode(struct model *m, struct model_inode *i)
 {
 	struct model_block *b, *bn;

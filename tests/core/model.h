@@ -80,6 +80,8 @@ struct model_cred {
 /* The root directory gets inode number 1. */
 struct model *model_new(uint32_t mode, uint32_t uid, uint32_t gid, struct clock_time now);
 void model_free(struct model *m);
+/* All but older versions and removed inodes. */
+struct model *model_copy(const struct model *m);
 /* Forgets older versions and removed inodes: everything is durable now. */
 void model_history_clear(struct model *m);
 /* The same for the data of one inode. */
