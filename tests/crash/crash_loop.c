@@ -10,7 +10,6 @@
  * A cut is one operation on STORE after which the power goes; of each, several images of what may be on the disk are
  * judged.
  */
-#include "base/log.h"
 #include "tests/core/inside.h"
 #include "tests/crash/loop.h"
 #include "tests/crash/small.h"
@@ -140,8 +139,6 @@ int main(int argc, char **argv)
 	/* A volume is opened for every image: what it frees is what the next one needs. */
 	(void)mallopt(M_MMAP_THRESHOLD, 1 << 30);
 	(void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
-	if (!getenv("APFS_VERBOSE") && log_init(LOG_T_STDERR, NULL, LOG_L_ERROR))
-		return 2;
 	do
 		one_run(argv[1], seed++);
 	while (argc < 3 && total.cuts < wanted);

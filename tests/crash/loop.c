@@ -121,6 +121,15 @@ static void check_store(struct loop *l, struct io *image)
 		run_fail(&l->run, "after the power cut: the check of the store: %s", err_text(&e, ret));
 }
 
+/* What is damaged without a loss that the model sees is a violation, too. */
+static void check_log(struct loop *l)
+{
+	const char *text = loop_logged();
+
+	if (text)
+		run_fail(&l->run, "after the power cut: logged: %s", text);
+}
+
 /* Opens the image, holds it against the model, and leaves it open. */
 static void judge_open(struct loop *l)
 {
@@ -130,6 +139,7 @@ static void judge_open(struct loop *l)
 		run_fail(r, "after the power cut: the store does not open");
 	model_free(run_judge(r));
 	check_index(l);
+	check_log(l);
 }
 
 /* The volume can be used, and closing it keeps everything. */
@@ -189,6 +199,7 @@ static void judge_image(struct loop *l, struct io *image, uint64_t seed, struct 
 		fixture_abandon(&r->fx);
 	else if (fixture_close(&r->fx))
 		run_fail(r, "after the power cut: the store cannot be closed");
+	check_log(l);
 	r->fx.core = was.core;
 	r->fx.disk = was.disk;
 	r->fx.io = was.io;

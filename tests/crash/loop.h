@@ -47,6 +47,10 @@ struct loop {
 	uint64_t classes[SIM_CLASSES];     /* of cut */
 };
 
+/* An error that the volume logged since it was last asked, which it should not have; NULL: none. Linked with
+ * -Wl,--wrap=log_line. */
+const char *loop_logged(void);
+
 /* Formats a store and opens it; seed decides everything. */
 void loop_begin(struct loop *l, const char *scenario, uint64_t seed, unsigned steps);
 /* The end of a run: everything is judged, closed, judged once more and freed. */
