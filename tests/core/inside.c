@@ -1,6 +1,7 @@
 #include "tests/core/inside.h"
 
 #include "fs/core/check.h"
+#include "fs/core/compact.h"
 #include "fs/core/volume.h"
 #include "index/hooks.h"
 
@@ -50,6 +51,11 @@ int inside_check_store(struct io *io, const void *pass, size_t len, struct err *
 void inside_checkpoint_every(struct core *c, uint64_t bytes)
 {
 	index_checkpoint_every(c->index, bytes);
+}
+
+int inside_compact(struct core *c, bool all)
+{
+	return compact_run(c, all);
 }
 
 void inside_roll(struct core *c)

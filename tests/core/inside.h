@@ -10,6 +10,8 @@ int inside_check(struct core *c, struct err *e) MUST_CHECK;
 int inside_check_store(struct io *io, const void *pass, size_t len, struct err *e) MUST_CHECK;
 /* The index checkpoints when its WAL holds this many bytes. */
 void inside_checkpoint_every(struct core *c, uint64_t bytes);
+/* Syncs everything, then compacts in this thread, until nothing is left to do. */
+int inside_compact(struct core *c, bool all) MUST_CHECK;
 /* Ends the segments that are appended to, as full ones would end. */
 void inside_roll(struct core *c);
 

@@ -1,11 +1,9 @@
 /*
- *   crash_loop SCENARIO            runs until there were so many cuts, or APFS_CUTS, ten times as many with
- * APFS_NIGHTLY crash_loop SCENARIO SEED       one run; APFS_VERBOSE=1 says each step, APFS_KEEP=DIR saves the image
- * that fails
+ *   crash_loop SCENARIO       runs until there were as many cuts as the table says
+ *   crash_loop SCENARIO SEED  one run
  *
- * random    2,000 of operations of all kinds, on small segments and with frequent checkpoints
- * timer     500 of the same, with commits of a thread that has an interval of some milliseconds: does not repeat
- * exactly init      500 of formatting a STORE keys      200 of changes of the superblock
+ * APFS_CUTS says how many cuts instead, APFS_NIGHTLY that ten times as many; APFS_VERBOSE=1 names each step, and
+ * APFS_KEEP=DIR saves the image that fails.
  *
  * A cut is one operation on STORE after which the power goes; of each, several images of what may be on the disk are
  * judged.
@@ -50,7 +48,20 @@ static void random_op(struct run *r)
 	ops[k].op(r);
 }
 
-static void random_step(struct loop *l)
+static void compact(struct loop *l)
+{
+	struct run *r = &l->run;
+
+	run_say(r, "compact");
+	run_expect(r, core_sync(r->fx.core), 0);
+	run_synced(r);
+	run_expect(r,
+	           r->fx.options.no_compact ? inside_compact(r->fx.core, run_chance(r, 70))
+	                                    : core_compact_start(r->fx.core, run_chance(r, 70)),
+	           0);
+}
+
+static void random_step(struct loop *l, unsigned compactions)
 {
 	unsigned dice = (unsigned)run_below(&l->run, 1000);
 
@@ -60,14 +71,17 @@ static void random_step(struct loop *l)
 		loop_remount(l);
 	else if (dice < 40)
 		inside_roll(l->run.fx.core);
+	else if (dice < 40 + compactions)
+		compact(l);
 	else
 		random_op(&l->run);
 }
 
-static void random_run(const char *scenario, uint64_t seed, bool timer)
+static void random_run(const char *scenario, uint64_t seed)
 {
 	static struct loop l;
 	struct run *r = &l.run;
+	bool timer = !strcmp(scenario, "timer"), compacts = !strcmp(scenario, "compact");
 	unsigned steps = 120;
 
 	loop_begin(&l, scenario, seed, steps);
@@ -75,14 +89,15 @@ static void random_run(const char *scenario, uint64_t seed, bool timer)
 	if (run_chance(r, 20))
 		sim_no_allocate(l.disk);
 	/* From now on: segments that fill up, and the next one made ahead. */
-	if (run_chance(r, 60))
+	if (compacts || run_chance(r, 60))
 		r->fx.options.segment_size = 65536u << run_below(r, 4);
 	if (timer)
 		r->fx.options.commit_interval_ms = 2 + (uint32_t)run_below(r, 10);
+	r->fx.options.no_compact = !timer;
 	loop_remount(&l);
 	for (unsigned n = 1; n < steps; n++) {
 		loop_step_begin(&l);
-		random_step(&l);
+		random_step(&l, compacts ? 80 : 10);
 		loop_step_end(&l);
 	}
 	loop_end(&l);
@@ -102,7 +117,7 @@ static void one_run(const char *scenario, uint64_t seed)
 	else if (!strcmp(scenario, "keys"))
 		s = small_keys(seed, 4);
 	else
-		random_run(scenario, seed, !strcmp(scenario, "timer"));
+		random_run(scenario, seed);
 	total.cuts += s.cuts;
 	total.images += s.images;
 }
@@ -125,7 +140,13 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		uint64_t cuts;
-	} scenarios[] = {{"random", 2000}, {"timer", 500}, {"init", 500}, {"keys", 200}};
+	} scenarios[] = {
+	    {"random", 2000}, /* operations of all kinds, on small segments and with frequent checkpoints */
+	    {"timer", 500}, /* with commits every few milliseconds, and compaction in the background: repeats roughly */
+	    {"compact", 500}, /* with much compaction */
+	    {"init", 500},    /* making a store */
+	    {"keys", 200},    /* changing the superblock */
+	};
 	uint64_t first = argc > 2 ? strtoull(argv[2], NULL, 10) : env_number("APFS_SEED", 1), seed = first, wanted = 0;
 
 	for (size_t i = 0; argc > 1 && i < sizeof(scenarios) / sizeof(scenarios[0]); i++) {
@@ -133,7 +154,7 @@ int main(int argc, char **argv)
 			wanted = env_number("APFS_CUTS", scenarios[i].cuts * (getenv("APFS_NIGHTLY") ? 10 : 1));
 	}
 	if (!wanted) {
-		(void)fprintf(stderr, "usage: crash_loop random|timer|init|keys [SEED]\n");
+		(void)fprintf(stderr, "usage: crash_loop random|timer|compact|init|keys [SEED]\n");
 		return 2;
 	}
 	/* A volume is opened for every image: what it frees is what the next one needs. */
