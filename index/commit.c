@@ -1,6 +1,5 @@
 #include "base/log.h"
 #include "index/db.h"
-#include "index/hooks.h"
 
 #include <errno.h>
 

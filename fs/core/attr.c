@@ -229,6 +229,9 @@ int core_setxattr(struct core *c, uint64_t ino, const char *name, const void *va
 		return ret;
 	if (len > XATTR_VALUE_MAX)
 		return -E2BIG;
+	ret = space_for_name(c, len);
+	if (ret)
+		return ret;
 	return xattr_change(c, ino, name, value ? value : "", len, flags);
 }
 
@@ -236,7 +239,10 @@ int core_removexattr(struct core *c, uint64_t ino, const char *name)
 {
 	int ret = xattr_name_check(name);
 
-	return ret ? ret : xattr_change(c, ino, name, NULL, 0, 0);
+	if (ret)
+		return ret;
+	space_pause(c);
+	return xattr_change(c, ino, name, NULL, 0, 0);
 }
 
 int core_listxattr(struct core *c, uint64_t ino, char *names, size_t *len)

@@ -65,7 +65,7 @@ static int chunk_new(struct pipeline_chunk *p, struct chunk **out)
 	return 0;
 }
 
-int chunk_add_fresh(struct core *c, struct pipeline_chunk *p, uint64_t sequence, uint64_t born)
+int chunk_add_fresh(struct core *c, struct pipeline_chunk *p, uint64_t sequence, uint64_t born, bool shared)
 {
 	struct chunk_table *t = c->chunks;
 	struct chunk *k;
@@ -78,6 +78,7 @@ int chunk_add_fresh(struct core *c, struct pipeline_chunk *p, uint64_t sequence,
 	k->sequence = sequence;
 	k->born = born;
 	k->fresh = true;
+	k->shared = shared;
 	SCOPED_LOCK(&t->lock);
 	HASH_ADD(hh, t->table, id, sizeof(k->id), k);
 	if (!k->hh.tbl) {
@@ -312,6 +313,15 @@ void chunk_forget(struct core *c, uint64_t id)
 	TAILQ_REMOVE(&t->fresh, k, on_fresh);
 	HASH_DEL(t->table, k);
 	chunk_free(k);
+}
+
+bool chunk_is_own(struct core *c, uint64_t id)
+{
+	struct chunk *k;
+
+	SCOPED_LOCK(&c->chunks->lock);
+	HASH_FIND(hh, c->chunks->table, &id, sizeof(id), k);
+	return k && k->fresh && !k->shared;
 }
 
 bool chunk_fresh_in(struct core *c, uint64_t segment)

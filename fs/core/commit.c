@@ -74,18 +74,20 @@ static int cut_commit(struct core *c, bool last_round, bool *due, struct err *e)
 	return core_index_result(c, ret, e, "committing the index");
 }
 
-/* One whole cut. Renames over files that happen meanwhile make their inodes due, and those get a round of their own;
+/* Renames over files that happen meanwhile make their inodes due, and those get a round of their own;
  * if renames keep coming, they wait for the last one. */
-static int cut_run(struct core *c, bool full, struct node *const *wanted, size_t nwanted, struct copy *copy)
+static int cut_once(struct core *c, enum cut_kind kind, struct node *const *wanted, size_t nwanted, struct copy *copy)
 {
+	enum cut_kind more = kind == CUT_LEAN ? CUT_LEAN : CUT_SOME;
 	struct err e = {0};
 	bool due = true;
 	int ret = core_may_write(c);
 
-	/* Extents without their sizes may be in the transaction: it must not be committed before both are. */
-	full |= c->retry_full;
+	/* What the last one has sealed or entered goes as a whole. */
+	if (c->retry_full && kind == CUT_SOME)
+		kind = CUT_FULL;
 	if (!ret)
-		ret = cut_round(c, full, wanted, nwanted, &e);
+		ret = cut_round(c, kind, wanted, nwanted, &e);
 	if (!ret && copy)
 		ret = core_index_result(c, copy_install(c, copy), NULL, "moving extents in the index");
 	for (int round = 0; !ret && due; round++) {
@@ -93,22 +95,40 @@ static int cut_run(struct core *c, bool full, struct node *const *wanted, size_t
 
 		(void)pthread_mutex_lock(&c->ns);
 		if (last)
-			ret = cut_round(c, false, NULL, 0, &e);
+			ret = cut_round(c, more, NULL, 0, &e);
 		if (!ret)
 			ret = cut_commit(c, last, &due, &e);
 		(void)pthread_mutex_unlock(&c->ns);
 		if (!ret && due)
-			ret = cut_round(c, false, NULL, 0, &e);
+			ret = cut_round(c, more, NULL, 0, &e);
 	}
 	if (ret)
 		return ret;
 	ret = index_sync(c->index, &e);
 	if (ret)
 		return core_stop(c, ret, &e, "making the index durable");
-	if (full || copy)
+	if (kind != CUT_SOME || copy)
 		reclaim_segments(c);
 	compact_changed(c);
 	return 0;
+}
+
+/* One whole cut. Where there is no room for the data, what was deleted must not wait for it: that becomes durable
+ * first, and may give the data the room. */
+static int cut_run(struct core *c, enum cut_kind kind, struct node *const *wanted, size_t nwanted, struct copy *copy)
+{
+	int ret, names = 0;
+
+	space_cut_begins(c);
+	ret = cut_once(c, kind, wanted, nwanted, copy);
+	if (space_lacks(ret)) {
+		/* Extents without their sizes may be in the transaction: only both may be committed. */
+		names = c->half_entered ? ret : cut_once(c, CUT_LEAN, NULL, 0, NULL);
+		if (!names)
+			ret = cut_once(c, kind, wanted, nwanted, copy);
+	}
+	space_cut_ended(c, ret, names);
+	return ret;
 }
 
 /* --- waiting ------------------------------------------------------------------------------------------------------ */
@@ -140,7 +160,7 @@ static void cut_lead(struct core *c)
 		if (wanted && rq->node)
 			wanted[n++] = rq->node;
 	}
-	ret = cut_run(c, full, wanted, n, copy);
+	ret = cut_run(c, full ? CUT_FULL : CUT_SOME, wanted, n, copy);
 	free(wanted);
 	if (ret || full) {
 		SCOPED_LOCK(&c->memory_lock);
@@ -240,7 +260,7 @@ static bool cut_early(struct core *c)
 		if (c->dirty_nodes > CUT_DIRTY_NODES)
 			return true;
 	}
-	return index_pending(c->index) > CUT_PENDING;
+	return index_pending(c->index) > space_pending_max(c, CUT_PENDING);
 }
 
 /* Sleeps until the interval is over, somebody kicks or a threshold is passed: looked at ten times a second, since a
@@ -279,6 +299,8 @@ static void *committer_main(void *arg)
 	while (committer_sleep(c, failing)) {
 		int ret = cut_wait(c, NULL);
 
+		if (!ret)
+			space_refill(c);
 		if (ret && !failing && !core_failed(c))
 			log_error("a periodic commit failed: %s; written data stays in memory and is tried again; "
 			          "make room for STORE or check its disk",

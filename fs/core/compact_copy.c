@@ -176,7 +176,7 @@ static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk 
 
 	if (!ret) {
 		stored = chunk->stored_len;
-		ret = chunk_add_fresh(c, chunk, rq->sequence, UINT64_MAX);
+		ret = chunk_add_fresh(c, chunk, rq->sequence, UINT64_MAX, true);
 	}
 	free(b);
 	SCOPED_LOCK(&c->memory_lock);

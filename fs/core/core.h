@@ -32,7 +32,7 @@ struct core_options {
 	uint32_t commit_interval_ms; /* 0: 5,000 */
 	struct codec_choice compress;
 	unsigned workers;      /* 0: by the machine */
-	uint64_t segment_size; /* bytes of a segment file; 0: 64 MiB */
+	uint64_t segment_size; /* bytes of a segment file; 0: 64 MiB, less on a small disk */
 	bool read_only, noatime;
 	bool no_compact;           /* no compaction in the background */
 	const struct clock *clock; /* NULL: the system's */

@@ -21,6 +21,7 @@ struct cut_node {
 	uint64_t covered; /* bytes below the old size that the snapshot replaces */
 	uint64_t stored;  /* bytes of STORE that its extents take, estimated */
 	bool due;         /* it was: so it is again if the cut fails */
+	bool taken;       /* the snapshot holds it */
 };
 
 /* What a snapshot holds apart from buffers: extents sealed earlier, and holes. */
@@ -32,7 +33,7 @@ struct cut_piece {
 struct cut {
 	struct core *core;
 	uint64_t number;
-	bool full;
+	enum cut_kind kind;
 	struct cut_node *node;
 	size_t nodes, nodes_room;
 	struct seal_item *item;
@@ -76,7 +77,6 @@ static int by_ino(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The inodes of a cut: everything dirty, or those that somebody waits for and those that are due. */
 static int cut_collect(struct cut *cut, struct node *const *wanted, size_t nwanted)
 {
 	struct core *c = cut->core;
@@ -86,9 +86,9 @@ static int cut_collect(struct cut *cut, struct node *const *wanted, size_t nwant
 
 	(void)pthread_mutex_lock(&c->table_lock);
 	TAILQ_FOREACH (n, &c->dirty, on_dirty)
-		if (!ret && (cut->full || atomic_load(&n->data_due)))
+		if (!ret && (cut->kind != CUT_SOME || atomic_load(&n->data_due)))
 			ret = cut_add(cut, n);
-	for (size_t i = 0; i < nwanted && !cut->full && !ret; i++)
+	for (size_t i = 0; i < nwanted && cut->kind == CUT_SOME && !ret; i++)
 		ret = cut_add(cut, wanted[i]);
 	(void)pthread_mutex_unlock(&c->table_lock);
 	if (cut->nodes)
@@ -127,21 +127,45 @@ static int take_piece(struct cut *cut, struct cut_node *cn, struct piece *p)
 	return 0;
 }
 
+/* Whether a lean cut takes an inode: if there is nothing to seal, or it must. Never without others whose data is in the
+ * same fresh chunk: that would be installed, and later perhaps deleted, while they still refer to it. */
+static int lean_takes(struct core *c, struct node *n, bool *takes)
+{
+	bool due = atomic_load(&n->data_due);
+	const struct piece *p;
+
+	*takes = true;
+	TAILQ_FOREACH (p, &n->map.dirty_list, on_dirty) {
+		if (p->kind == PIECE_BUFFER)
+			*takes &= due;
+		if (p->kind == PIECE_EXTENT && !chunk_is_own(c, p->chunk)) {
+			*takes = false;
+			if (due)
+				return -ENOSPC;
+		}
+	}
+	return 0;
+}
+
 /* The snapshot of one inode. Batches under way end first, so that every piece is either a buffer or an extent. */
 static int cut_freeze(struct cut *cut, struct cut_node *cn)
 {
 	struct core *c = cut->core;
 	struct node *n = cn->n;
 	struct piece *p;
+	bool takes = true;
 	int ret = 0;
 
 	SCOPED_LOCK(&n->lock);
 	n->cutting = true;
 	seal_drain(c, n);
 	n->cutting = false;
-	if (n->gone)
-		return 0;
+	if (cut->kind == CUT_LEAN && !n->gone)
+		ret = lean_takes(c, n, &takes);
+	if (n->gone || !takes || ret)
+		return ret;
 	n->in_cut = true;
+	cn->taken = true;
 	cn->due = atomic_exchange(&n->data_due, false);
 	cn->size = n->attr.size;
 	cn->pending = n->pending_bytes;
@@ -189,7 +213,7 @@ static int cut_seal(struct cut *cut)
 {
 	struct core *c = cut->core;
 	struct seal_group g = {0};
-	bool to_inline = !cut->full && cut->bytes <= INLINE_PLAIN;
+	bool to_inline = cut->kind == CUT_SOME && cut->bytes <= INLINE_PLAIN;
 	size_t i = 0;
 	int ret = 0;
 
@@ -239,7 +263,8 @@ static int install_segments(struct cut *cut)
 {
 	struct core *c = cut->core;
 	struct pipeline_segment s[16];
-	uint64_t from = cut->full ? c->growing_segment : c->last_segment + 1;
+	bool full = cut->kind == CUT_FULL;
+	uint64_t from = full ? c->growing_segment : c->last_segment + 1;
 	bool complete = true;
 	size_t n;
 
@@ -254,7 +279,7 @@ static int install_segments(struct cut *cut)
 			if (s[i].id > c->last_segment)
 				c->last_segment = s[i].id;
 			complete = complete && (!s[i].open || s[i].kind == PIPELINE_SEGMENT_INLINE);
-			if (complete && cut->full)
+			if (complete && full)
 				c->growing_segment = from;
 		}
 	} while (n);
@@ -307,7 +332,7 @@ static void install_size(struct cut *cut, struct cut_node *cn)
 	struct node *n = cn->n;
 
 	SCOPED_LOCK(&n->lock);
-	if (n->gone)
+	if (n->gone || !cn->taken)
 		return;
 	n->cut_blocks = blocks_after(cn, n);
 	if (S_ISREG(n->attr.mode))
@@ -366,9 +391,9 @@ static void cut_release(struct cut *cut, bool installed)
 	free(cut->piece);
 }
 
-int cut_round(struct core *c, bool full, struct node *const *wanted, size_t nwanted, struct err *e)
+int cut_round(struct core *c, enum cut_kind kind, struct node *const *wanted, size_t nwanted, struct err *e)
 {
-	struct cut cut = {.core = c, .number = atomic_fetch_add(&c->cut, 1) + 1, .full = full};
+	struct cut cut = {.core = c, .number = atomic_fetch_add(&c->cut, 1) + 1, .kind = kind};
 	bool installed = false;
 	int ret = cut_collect(&cut, wanted, nwanted);
 
@@ -386,12 +411,13 @@ int cut_round(struct core *c, bool full, struct node *const *wanted, size_t nwan
 	if (!ret) {
 		ret = core_index_result(c, cut_install(&cut), e, "entering extents into the index");
 		installed = !ret;
+		c->half_entered = ret != 0;
 	}
 	/* Chunks may hold data of several inodes: a cut of only some would install, and later delete, what the others
 	 * still refer to. */
-	c->retry_full = ret != 0;
+	c->retry_full = ret || (kind == CUT_LEAN && c->retry_full);
 	cut_release(&cut, installed);
-	if (installed && full)
+	if (installed && kind == CUT_FULL)
 		chunk_drop_stale(c, cut.number);
 	return ret;
 }

@@ -86,6 +86,7 @@ int data_truncate(struct core *c, struct node *n, uint64_t size)
 	int ret = 0;
 
 	if (size < n->attr.size) {
+		space_freed(c);
 		if (n->in_index || n->in_cut)
 			ret = map_set(&n->map, &hole, NULL);
 		else
@@ -212,6 +213,7 @@ int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t o
 	struct core *c = f->core;
 	struct node *n = f->node;
 	const uint8_t *src = buf;
+	size_t claimed = len;
 	bool stream;
 	int ret = core_may_write(c);
 
@@ -229,10 +231,13 @@ int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t o
 			if (flags & CORE_WRITE_APPEND && src == buf)
 				off = n->attr.size;
 			if (off >= CORE_SIZE_MAX || len > CORE_SIZE_MAX - off)
-				return -EFBIG;
-			ret = data_kill_priv(c, n, flags & CORE_WRITE_KILL_SUIDGID);
+				ret = -EFBIG;
+			if (!ret)
+				ret = data_kill_priv(c, n, flags & CORE_WRITE_KILL_SUIDGID);
 			if (!ret)
 				ret = write_locked(c, n, src, len, off, &done);
+			if (ret == -EFBIG)
+				break;
 			if (!(flags & CORE_WRITE_CACHED)) {
 				n->attr.mtime = core_now(c);
 				n->attr.ctime = n->attr.mtime;
@@ -242,6 +247,8 @@ int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t o
 		}
 		if (stream)
 			seal_stream(c, n);
+		space_unclaim(c, done);
+		claimed -= done;
 		src += done;
 		off += done;
 		len -= done;
@@ -251,6 +258,7 @@ int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t o
 		if (ret)
 			break;
 	}
+	space_unclaim(c, claimed);
 	if (!ret && f->flags & (O_SYNC | O_DSYNC))
 		ret = cut_wait(c, n);
 	return ret;

@@ -180,6 +180,8 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 	bool xattrs = false;
 	int ret = name_check(name, &len);
 
+	if (!ret)
+		ret = space_for_name(c, target ? strlen(target) : 0);
 	if (ret)
 		return ret;
 	SCOPED_LOCK(&c->ns);
@@ -277,6 +279,8 @@ int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, s
 	uint32_t mode = 0;
 	int ret = name_check(name, &len);
 
+	if (!ret)
+		ret = space_for_name(c, 0);
 	if (ret)
 		return ret;
 	SCOPED_LOCK(&c->ns);
@@ -360,6 +364,7 @@ static int remove_name(struct core *c, uint64_t parent, const char *name, bool w
 
 	if (ret)
 		return ret;
+	space_pause(c);
 	SCOPED_LOCK(&c->ns);
 	ret = dir_get(c, parent, &dir);
 	if (ret)

@@ -1,4 +1,5 @@
 /* Making a store. */
+#include "fs/core/reserve.h"
 #include "fs/core/volume.h"
 
 #include <errno.h>
@@ -6,8 +7,7 @@
 #include <sys/stat.h>
 
 #define PAGE_SIZE_DEFAULT 4096u
-#define RESERVE_BYTES     ((uint64_t)16 << 20)
-#define RESERVE_SHARE     64u /* of the free space at most */
+#define RESERVE_SHARE     16u /* of the free space at most */
 
 static const char readme[] =
     "This directory is an apfs store: the backing directory of an encrypted, compressed filesystem.\n"
@@ -59,23 +59,19 @@ static int make_dir(struct io *io, const char *name)
 	return ret == -EEXIST ? 0 : ret;
 }
 
-/* A small disk gets a small reserve; one that cannot preallocate gets none. */
+/* As far as there is room: a mount completes it. */
 static int make_reserve(struct io *io)
 {
-	struct io_space space;
-	struct io_file *f;
-	uint64_t bytes = RESERVE_BYTES;
-	int ret = io_open(io, "reserve", IO_WRITE | IO_CREATE, &f);
+	struct io *reserve;
+	struct io_space s;
+	int ret = reserve_new(io, &reserve);
 
 	if (ret)
 		return ret;
-	if (!io_space(io, &space) && bytes > space.avail / RESERVE_SHARE)
-		bytes = space.avail / RESERVE_SHARE;
-	ret = bytes ? io_allocate(f, 0, bytes) : 0;
-	if (!ret)
-		ret = io_sync(f);
-	io_close(f);
-	return ret == -EOPNOTSUPP ? 0 : ret;
+	if (!io_space(io, &s))
+		reserve_grow(reserve, s.avail / RESERVE_SHARE);
+	io_free(reserve);
+	return 0;
 }
 
 static int make_root(struct io *io, const struct core_format *f, const struct index_sealer *sealer, struct err *e)

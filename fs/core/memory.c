@@ -3,10 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define SPACE_AGE_NS    1000000000ull /* how long an answer about STORE's space is believed while there is plenty */
-#define SPACE_PLENTY    ((uint64_t)1 << 30) /* bytes */
-#define STORED_OVERHEAD 64u                 /* a frame's nonce and tag, and its share of the record's table */
-
 int buffer_new(struct core *c, size_t len, struct buffer **out)
 {
 	struct buffer *b = malloc(sizeof(*b));
@@ -27,6 +23,7 @@ int buffer_new(struct core *c, size_t len, struct buffer **out)
 	b->inflight = 0;
 	SCOPED_LOCK(&c->memory_lock);
 	c->dirty_bytes += b->cap;
+	c->dirty_buffers++;
 	*out = b;
 	return 0;
 }
@@ -45,30 +42,15 @@ void buffer_unref(struct buffer *b)
 	pool_put(c->pool, b->data, b->cap);
 	SCOPED_LOCK(&c->memory_lock);
 	c->dirty_bytes -= b->cap;
+	c->dirty_buffers--;
 	(void)pthread_cond_broadcast(&c->memory_cond);
 	free(b);
 }
 
-/* Under memory_lock: -ENOSPC unless STORE can take what is dirty and len more, were none of it compressible. */
-static int space_check(struct core *c, size_t len)
+/* Under memory_lock. */
+static int dirty_wait(struct core *c, size_t len)
 {
-	uint64_t need = c->dirty_bytes + len + (c->dirty_bytes + len) / POOL_PIECE * STORED_OVERHEAD + c->space_margin;
-	uint64_t now = core_monotonic(c);
-	struct io_space s;
-
-	if (c->space_left >= need + SPACE_PLENTY && now - c->space_asked < SPACE_AGE_NS)
-		return 0;
-	if (io_space(c->io, &s))
-		return 0; /* the write itself will tell */
-	c->space_left = s.avail;
-	c->space_asked = now;
-	return s.avail >= need ? 0 : -ENOSPC;
-}
-
-int memory_wait(struct core *c, size_t len)
-{
-	SCOPED_LOCK(&c->memory_lock);
-	int ret = space_check(c, len);
+	int ret = 0;
 
 	while (!ret && c->dirty_bytes + len > c->dirty_limit) {
 		unsigned failures = c->cut_failures;
@@ -80,5 +62,20 @@ int memory_wait(struct core *c, size_t len)
 		if (!ret)
 			ret = core_may_write(c);
 	}
+	return ret;
+}
+
+int memory_wait(struct core *c, size_t len)
+{
+	int ret = space_claim(c, len);
+
+	if (ret)
+		return ret;
+	{
+		SCOPED_LOCK(&c->memory_lock);
+		ret = dirty_wait(c, len);
+	}
+	if (ret)
+		space_unclaim(c, len);
 	return ret;
 }

@@ -268,6 +268,7 @@ int node_reap(struct core *c, struct node *n)
 		ret = index_inode_delete(c->index, n->ino);
 	if (ret)
 		return ret;
+	space_freed(c);
 	n->gone = true;
 	n->attr_dirty = false;
 	map_release(&n->map);

@@ -13,6 +13,7 @@
 #define BATCH           64u
 #define QUARANTINE_DAYS 7
 #define DAY             ((int64_t)24 * 3600) /* seconds */
+#define PENDING_MAX     ((size_t)1 << 20)    /* bytes of the index's pages */
 
 struct known {
 	UT_hash_handle hh;
@@ -28,7 +29,8 @@ struct scan {
 	int64_t now;
 };
 
-static int recover_orphans(struct core *c)
+/* A large file's rows make a large transaction: it is not to grow with their number. */
+static int recover_orphans(struct core *c, struct err *e)
 {
 	uint64_t ino[BATCH];
 	size_t n;
@@ -38,6 +40,8 @@ static int recover_orphans(struct core *c)
 		ret = index_inode_orphans(c->index, ino, BATCH, &n);
 		for (size_t i = 0; i < n && !ret; i++)
 			ret = index_inode_delete(c->index, ino[i]);
+		if (!ret && index_pending(c->index) > PENDING_MAX)
+			ret = index_commit(c->index, e);
 	} while (!ret && n);
 	return ret;
 }
@@ -184,7 +188,7 @@ int recover(struct core *c, struct err *e)
 	int ret = recover_segments(c, &known);
 
 	if (!ret && !c->opt.read_only)
-		ret = recover_orphans(c);
+		ret = recover_orphans(c, e);
 	if (!ret && !c->opt.read_only)
 		ret = recover_files(c, known);
 	HASH_ITER (hh, known, k, next) {

@@ -141,6 +141,17 @@ static int rename_find(struct core *c, struct rename *r)
 	return node_get(c, d.ino, &r->to);
 }
 
+/* Only a name that there is not yet needs space. */
+static int rename_space(struct core *c, uint64_t parent, const char *name, size_t len)
+{
+	struct index_dirent d;
+
+	if (index_dirent_get(c->index, parent, name, len, &d) == -ENOENT)
+		return space_for_name(c, 0);
+	space_pause(c);
+	return 0;
+}
+
 int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
                 unsigned flags)
 {
@@ -153,6 +164,9 @@ int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_
 		return ret;
 	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return -EINVAL;
+	ret = rename_space(c, new_parent, new_name, r.to_len);
+	if (ret)
+		return ret;
 	SCOPED_LOCK(&c->ns);
 	ret = dir_get(c, parent, &r.from_dir);
 	if (!ret)

@@ -86,9 +86,12 @@ static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk 
 	struct core *c = b->core;
 	uint64_t id = rq->chunk_id;
 	uint32_t pos = 0;
+	bool shared = false;
 
+	for (size_t i = 1; i < rq->nitems; i++)
+		shared |= b->item[i].node != b->item[0].node;
 	if (!ret)
-		ret = chunk_add_fresh(c, chunk, rq->sequence, b->born);
+		ret = chunk_add_fresh(c, chunk, rq->sequence, b->born, shared);
 	for (size_t i = 0; i < rq->nitems; i++) {
 		struct seal_item *item = &b->item[i];
 

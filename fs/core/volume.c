@@ -1,4 +1,6 @@
 #include "fs/core/volume.h"
+#include "base/io_overlay.h"
+#include "fs/core/reserve.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -9,8 +11,6 @@
 #define MEMORY_MIN     ((uint64_t)16 << 20)
 #define ARENA_SHARE(m) ((m) / 4 * 3) /* the rest: records being assembled */
 #define COMMIT_MS      5000u
-#define SPACE_MARGIN   ((size_t)8 << 20)
-#define STATFS_BLOCK   4096u
 
 static void options_default(struct core *c, const struct core_options *o)
 {
@@ -23,8 +23,6 @@ static void options_default(struct core *c, const struct core_options *o)
 	if (!c->opt.commit_interval_ms)
 		c->opt.commit_interval_ms = COMMIT_MS;
 	c->clock = o->clock ? o->clock : &clock_system;
-	c->io = o->io;
-	c->space_margin = SPACE_MARGIN;
 }
 
 static void locks_init(struct core *c)
@@ -60,6 +58,7 @@ static void volume_free(struct core *c)
 	index_seal_release(&c->seal);
 	keyring_free(c->keyring);
 	superblock_free(c->sb);
+	io_free(c->io);
 	(void)pthread_mutex_destroy(&c->ns);
 	(void)pthread_mutex_destroy(&c->table_lock);
 	(void)pthread_mutex_destroy(&c->memory_lock);
@@ -107,7 +106,7 @@ static int pipeline_init(struct core *c, struct err *e)
 	                             .keyring = c->keyring,
 	                             .suite = info->suite,
 	                             .workers = c->opt.workers,
-	                             .segment_size = c->opt.segment_size,
+	                             .segment_size = c->opt.segment_size ? c->opt.segment_size : c->space.segment,
 	                             .read_only = c->opt.read_only};
 	uint64_t last;
 	int ret = highest_segment(c, &last);
@@ -168,7 +167,9 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for a volume");
 	locks_init(c);
 	options_default(c, o);
-	ret = keys_init(e);
+	ret = c->opt.read_only ? io_overlay_new(o->io, &c->io, e) : reserve_new(o->io, &c->io);
+	if (!ret)
+		ret = keys_init(e);
 	if (!ret)
 		ret = keys_open(c, o, e);
 	if (!ret)
@@ -177,6 +178,8 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 		ret = index_seal_init(&c->seal, c->sb, c->keyring, e);
 	if (!ret)
 		ret = index_open(c->io, superblock_info(c->sb)->page_size, &c->seal.index, &c->index, e);
+	if (!ret)
+		space_init(c);
 	if (!ret)
 		ret = pipeline_init(c, e);
 	if (!ret)
@@ -187,15 +190,19 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 		keys_settle(c);
 	if (!ret)
 		ret = compact_new(c);
-	if (!ret && !c->opt.read_only)
+	if (!ret && !c->opt.read_only) {
+		space_quarantine(c);
+		space_refill(c);
 		ret = committer_start(c);
+	}
 	if (!ret && !c->opt.read_only && !c->opt.no_compact && compact_start(c))
 		log_warn("no thread for compaction: space of overwritten data is not given back");
 	if (ret) {
 		if (c->index)
 			index_abandon(c->index);
 		volume_free(c);
-		return err_set(e, ret, ERR_IO, "the volume could not be opened: %s", strerror(-ret));
+		return err_set(e, ret, ERR_IO, "the volume could not be opened: %s%s", strerror(-ret),
+		               space_lacks(ret) ? "; make room on STORE's disk, or mount it read-only" : "");
 	}
 	*out = c;
 	return 0;
@@ -241,6 +248,11 @@ int core_close(struct core *c, struct err *e)
 	if (!c->opt.read_only) {
 		reap_all(c);
 		ret = core_sync(c);
+		if (space_lacks(ret)) {
+			/* What was accepted goes before what a later mount may need. */
+			reserve_open_up(c->io);
+			ret = core_sync(c);
+		}
 		if (!ret)
 			ret = core_sync(c); /* deletes the segments that the first one emptied and ended */
 		if (!ret)
@@ -252,6 +264,8 @@ int core_close(struct core *c, struct err *e)
 	} else {
 		closed = index_close(c->index, e);
 		ret = closed;
+		if (!ret && !c->opt.read_only) /* the WAL is gone: before others take its place */
+			space_keep(c);
 	}
 	volume_free(c);
 	return ret;
@@ -263,24 +277,6 @@ void core_abandon(struct core *c)
 	committer_stop(c);
 	index_abandon(c->index);
 	volume_free(c);
-}
-
-int core_statfs(struct core *c, struct core_statfs *out)
-{
-	struct io_space s;
-	int ret = io_space(c->io, &s);
-	uint64_t avail;
-
-	if (ret)
-		return ret;
-	avail = s.avail > c->space_margin ? s.avail - c->space_margin : 0;
-	*out = (struct core_statfs){.block_size = STATFS_BLOCK,
-	                            .blocks = s.total / STATFS_BLOCK,
-	                            .free = s.free / STATFS_BLOCK,
-	                            .avail = avail / STATFS_BLOCK,
-	                            .files = s.files,
-	                            .files_free = s.files_free};
-	return 0;
 }
 
 int core_failed(const struct core *c)

@@ -82,10 +82,25 @@ struct sync_request {
 };
 STAILQ_HEAD(sync_queue, sync_request);
 
+enum space_failure { SPACE_FOUND, SPACE_NO_DATA, SPACE_NO_NAMES };
+
+/* See space.c. */
+struct space {
+	uint64_t margin, slack, checkpoint, segment; /* bytes, fixed */
+	atomic_bool is_short, freed;                 /* freed: something was deleted that the next cut gives back */
+	bool was_short, cut_freed;                   /* the cut's leader: what the last one began with */
+	_Atomic uint64_t quarantine;                 /* bytes */
+	/* memory_lock: */
+	uint64_t claimed;          /* bytes of accepted writes that are not in buffers yet */
+	uint64_t avail, asked;     /* of STORE, and when it was asked (monotonic ns) */
+	enum space_failure failed; /* what the last cut could not store */
+	uint64_t failed_at, told_at;
+};
+
 struct core {
 	struct core_options opt;
 	const struct clock *clock;
-	struct io *io;
+	struct io *io; /* over opt.io: with the reserve or, read-only, with what changes in memory */
 	struct superblock *sb;
 	struct keyring *keyring;
 	struct index_seal seal; /* the index's */
@@ -111,10 +126,9 @@ struct core {
 	pthread_mutex_t memory_lock;
 	pthread_cond_t memory_cond;
 	size_t dirty_bytes; /* capacity of the buffers that exist */
+	size_t dirty_buffers;
 	size_t dirty_limit;
-	size_t space_margin;   /* bytes of STORE kept free for the index */
-	uint64_t space_left;   /* of STORE, when last asked */
-	uint64_t space_asked;  /* monotonic ns */
+	struct space space;
 	unsigned cut_failures; /* so far; cut_error is the last one's */
 	int cut_error;
 	unsigned batches; /* under way */
@@ -125,8 +139,9 @@ struct core {
 	pthread_cond_t sync_cond;
 	struct sync_queue sync_queue;
 	bool cut_running;
-	bool retry_full;                   /* the cut's leader: the last one failed with something sealed or entered */
-	atomic_uint_fast64_t cut;          /* number of the cut under way or last made */
+	bool retry_full;          /* the cut's leader: the last one failed with something sealed or entered */
+	bool half_entered;        /* the same: its extents are in the transaction, perhaps without their sizes */
+	atomic_uint_fast64_t cut; /* number of the cut under way or last made */
 	atomic_uint_fast64_t last_segment; /* highest id that the index knows */
 	uint64_t growing_segment;          /* lowest id whose row may still change */
 
@@ -216,6 +231,7 @@ struct chunk {
 	uint64_t id, sequence, born; /* born: the cut that was current when it was submitted */
 	unsigned refs;
 	bool fresh;
+	bool shared; /* fresh: holds data of several inodes */
 	bool in_row; /* inline, and its record must be fetched from the index */
 	struct pipeline_chunk *p;
 	uint32_t start[]; /* plaintext offset of each frame, and the end: nframes + 1 */
@@ -227,7 +243,7 @@ int chunk_row_decode(const struct index_chunk *row, struct pipeline_chunk **out)
 int chunk_table_new(struct chunk_table **out) MUST_CHECK;
 void chunk_table_free(struct chunk_table *t);
 /* Takes p over. born UINT64_MAX: it stays until chunk_forget. */
-int chunk_add_fresh(struct core *c, struct pipeline_chunk *p, uint64_t sequence, uint64_t born) MUST_CHECK;
+int chunk_add_fresh(struct core *c, struct pipeline_chunk *p, uint64_t sequence, uint64_t born, bool shared) MUST_CHECK;
 /* With a reference; from the index if need be. -ENOENT. */
 int chunk_get(struct core *c, uint64_t id, struct chunk **out) MUST_CHECK;
 void chunk_put(struct core *c, struct chunk *k);
@@ -239,6 +255,8 @@ void chunk_drop_stale(struct core *c, uint64_t cut);
 void chunk_forget(struct core *c, uint64_t id);
 /* The frame that holds plaintext byte pos. */
 uint32_t chunk_frame_at(const struct chunk *k, uint32_t pos);
+/* The chunk is fresh and holds data of one inode only. */
+bool chunk_is_own(struct core *c, uint64_t id);
 /* Does a fresh chunk live in this segment? */
 bool chunk_fresh_in(struct core *c, uint64_t segment);
 /* Copies len bytes at pos of the chunk's plaintext to dst. */
@@ -300,9 +318,16 @@ void seal_drain(struct core *c, struct node *n);
 
 /* --- cut.c and commit.c ------------------------------------------------------------------------------------------- */
 
-/* Snapshot, seal, sync of the segments, install: of everything, or of the wanted inodes and those that are due. A
- * failure before installing leaves all of it dirty, to be tried again. Cut's leader only. */
-int cut_round(struct core *c, bool full, struct node *const *wanted, size_t nwanted, struct err *e) MUST_CHECK;
+enum cut_kind {
+	CUT_SOME, /* the wanted inodes and those that are due */
+	CUT_LEAN, /* those that are due, and all that have nothing to store: deletions, when there is no room for data
+	           */
+	CUT_FULL  /* everything */
+};
+
+/* Snapshot, seal, sync of the segments, install. A failure before installing leaves all of it dirty, to be tried again.
+ * Cut's leader only. */
+int cut_round(struct core *c, enum cut_kind kind, struct node *const *wanted, size_t nwanted, struct err *e) MUST_CHECK;
 /* Waits for a cut that begins after this call and includes n's data, or everything's (n NULL). */
 int cut_wait(struct core *c, struct node *n) MUST_CHECK;
 /* Waits for a cut that makes a copy's new chunks durable and remaps what it moved. */
@@ -312,11 +337,44 @@ void committer_stop(struct core *c);
 /* Asks for a cut soon. */
 void committer_kick(struct core *c);
 
-/* --- memory.c: how much may be dirty, and whether STORE has room ------------------------------------------------- */
+/* --- memory.c: how much may be dirty ------------------------------------------------------------------------------ */
 
-/* Waits until len more bytes may become dirty; -ENOSPC when STORE has no room for them, or what keeps cuts from
- * making memory clean. No locks may be held. */
+/* Waits until len more bytes may become dirty, and claims room for them: space_unclaim when they are in buffers.
+ * -ENOSPC when STORE has no room for them, or what keeps cuts from making memory clean. No locks may be held. */
 int memory_wait(struct core *c, size_t len) MUST_CHECK;
+
+/* --- space.c: whether STORE has room ------------------------------------------------------------------------------ */
+
+void space_init(struct core *c);
+/* -ENOSPC and -EDQUOT. */
+bool space_lacks(int ret);
+/* Keeps room for len bytes of file data until space_unclaim; finds it first if it can (a cut, old quarantined
+ * segments), or -ENOSPC. No locks may be held. */
+int space_claim(struct core *c, size_t len) MUST_CHECK;
+void space_unclaim(struct core *c, size_t len);
+/* The same for a new name or extended attribute of this many bytes, which is not kept but entered at once. */
+int space_for_name(struct core *c, size_t bytes) MUST_CHECK;
+/* Before a change that needs none: where space is short, transactions are kept small. No locks may be held. */
+void space_pause(struct core *c);
+/* Bytes of the index's pages after which a commit is due. */
+size_t space_pending_max(struct core *c, size_t normal);
+static inline bool space_is_short(struct core *c)
+{
+	return atomic_load(&c->space.is_short);
+}
+/* Something was deleted. */
+static inline void space_freed(struct core *c)
+{
+	atomic_store(&c->space.freed, true);
+}
+/* Around a cut of everything. ret: its result; names: that of a lean one in its place. */
+void space_cut_begins(struct core *c);
+void space_cut_ended(struct core *c, int ret, int names);
+/* Looks at what is in quarantine/. */
+void space_quarantine(struct core *c);
+/* Rebuilds the reserve from what is to spare; and, when the volume is closed, from all there is. */
+void space_refill(struct core *c);
+void space_keep(struct core *c);
 
 /* --- data.c ------------------------------------------------------------------------------------------------------- */
 

@@ -3,7 +3,6 @@
 #include "fs/core/check.h"
 #include "fs/core/compact.h"
 #include "fs/core/volume.h"
-#include "index/hooks.h"
 
 #include <errno.h>
 

@@ -1,6 +1,5 @@
 /* Transactions, syncs, space, files and threads. */
 #include "index/db.h"
-#include "index/hooks.h"
 #include "tests/index/history.h"
 
 #include <dirent.h>

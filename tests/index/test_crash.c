@@ -1,5 +1,4 @@
 /* Power cuts at random moments, between and within calls, through many checkpoints and restarts of the WAL. */
-#include "index/hooks.h"
 #include "tests/index/history.h"
 
 #include <errno.h>

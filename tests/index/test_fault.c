@@ -1,5 +1,4 @@
 /* The Nth call that changes something fails, for N = 1, 2, 3, ... until a run completes without. */
-#include "index/hooks.h"
 #include "tests/index/history.h"
 
 #include <errno.h>

@@ -1,6 +1,5 @@
 /* What lies in index.db and its WAL, sealed: by the rules of docs/FORMAT.md, and damaged in every way. */
 #include "index/db.h"
-#include "index/hooks.h"
 #include "tests/index/history.h"
 
 #include <errno.h>

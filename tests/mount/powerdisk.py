@@ -29,7 +29,7 @@ SYNC_FILE_RANGE_WRITE = 2
 class Disk:
     """with Disk("ext4", "forget", folder) as d: a filesystem mounted at d.path; cut() and repower() in turn."""
 
-    def __init__(self, kind, way, folder):
+    def __init__(self, kind, way, folder, size=SIZE, options=()):
         self.way = way
         self.image = os.path.join(folder, f"{kind}.image")
         self.device = os.path.join(folder, f"{kind}.device")
@@ -39,8 +39,8 @@ class Disk:
         os.mkdir(self.path)
         os.mkdir(self.device)
         with open(self.image, "wb") as f:
-            f.truncate(SIZE)
-        run(f"mkfs.{kind}", "-q", self.image)
+            f.truncate(size)
+        run(f"mkfs.{kind}", "-q", *options, self.image)
 
     def __enter__(self):
         try:
