@@ -166,7 +166,7 @@ static char text[512];
 
 #define DIFFERS(...) ((void)snprintf(text, sizeof(text), __VA_ARGS__), text)
 
-static const struct fact *find(const struct facts *all, const char *path)
+const struct fact *facts_find(const struct facts *all, const char *path)
 {
 	struct fact key = {.path = (char *)(uintptr_t)path};
 
@@ -228,17 +228,27 @@ static bool parent_listed(const struct facts *found, const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	char *dir = must(strndup(path, slash ? (size_t)(slash - path) : 0));
-	const struct fact *f = find(found, dir);
+	const struct fact *f = facts_find(found, dir);
 
 	free(dir);
 	return f && !f->err && !f->list_err;
 }
 
-const char *facts_differ(const struct facts *found, const struct facts *real)
+static bool is_touched(const char *path, const char *const *touched)
+{
+	for (; touched && *touched; touched++)
+		if (!strcmp(path, *touched))
+			return true;
+	return false;
+}
+
+const char *facts_differ(const struct facts *found, const struct facts *real, const char *const *touched)
 {
 	for (size_t i = 0; i < found->n; i++) {
-		const struct fact *f = &found->fact[i], *r = find(real, f->path);
+		const struct fact *f = &found->fact[i], *r = facts_find(real, f->path);
 
+		if (is_touched(f->path, touched))
+			continue;
 		if (!r)
 			return DIFFERS("%s should not be there", f->path);
 		const char *why = differ_fact(f, r);
@@ -246,7 +256,8 @@ const char *facts_differ(const struct facts *found, const struct facts *real)
 			return why;
 	}
 	for (size_t i = 1; i < real->n; i++)
-		if (!find(found, real->fact[i].path) && parent_listed(found, real->fact[i].path))
+		if (!is_touched(real->fact[i].path, touched) && !facts_find(found, real->fact[i].path) &&
+		    parent_listed(found, real->fact[i].path))
 			return DIFFERS("%s is missing", real->fact[i].path);
 	return NULL;
 }

@@ -40,8 +40,9 @@ void facts_take(struct core *c, struct facts *out);
 void facts_release(struct facts *f);
 
 /* What contradicts that `found` is `real`, where things could not be read apart: text, or NULL. Access times are not
- * looked at. */
-const char *facts_differ(const struct facts *found, const struct facts *real);
+ * looked at, nor paths that are in `touched` (NULL: none; a list that a NULL ends). */
+const char *facts_differ(const struct facts *found, const struct facts *real, const char *const *touched);
+const struct fact *facts_find(const struct facts *all, const char *path);
 /* What was in none of n states: a name, an extended attribute, a target, or a block of data that is not zero. */
 const char *facts_invented(const struct facts *found, const struct facts *states, size_t n);
 

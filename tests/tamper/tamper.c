@@ -9,14 +9,17 @@
  */
 #include "base/log.h"
 #include "fs/core/check.h"
+#include "tests/core/support.h"
 #include "tests/sim/tame.h"
 #include "tests/tamper/bed.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PAGE     4096u
@@ -36,7 +39,7 @@ struct round {
 };
 
 static struct {
-	unsigned rounds, refused, errors, found;
+	unsigned rounds, refused, errors, found, written;
 } tally;
 
 static char now_doing[400];
@@ -60,11 +63,11 @@ static void fail(const struct round *r, const char *why)
 static void compare(struct round *r, const struct facts *found)
 {
 	const struct facts *state = r->b->state;
-	const char *why = facts_differ(found, &state[r->crash ? 3 : 1]);
+	const char *why = facts_differ(found, &state[r->crash ? 3 : 1], NULL);
 
 	if (why && r->allowed == STATES)
 		for (int i = 0; i < BED_STATES && why; i++)
-			why = facts_differ(found, &state[i]);
+			why = facts_differ(found, &state[i], NULL);
 	if (why && r->allowed == MIXED)
 		why = facts_invented(found, state, BED_STATES);
 	if (why)
@@ -92,6 +95,91 @@ static bool check_finds(struct round *r)
 	return ret || result.worst > CHECK_NOTE;
 }
 
+/* --- going on with a damaged store -------------------------------------------------------------------------------- */
+
+#define NEW_DATA "written to a damaged store"
+
+/* What these change is not held against the real state. */
+static const char *const touched[] = {"", "new", "names", "names/new", "x1", "x20000", "x150000", NULL};
+
+static int write_new(struct core *c, uint64_t dir, const char *name)
+{
+	const struct core_cred cred = {0, 0, 0};
+	struct core_attr attr;
+	struct core_file *f;
+	int ret = core_mknod(c, &cred, dir, name, S_IFREG | 0600, 0, &attr);
+
+	if (ret)
+		return ret;
+	ret = core_file_open(c, attr.ino, O_RDWR, &f);
+	if (!ret) {
+		ret = core_file_write(f, NEW_DATA, sizeof(NEW_DATA), 0, 0);
+		core_file_close(f);
+	}
+	core_forget(c, attr.ino, 1);
+	return ret;
+}
+
+static int overwrite(struct core *c, const char *name)
+{
+	struct core_attr attr;
+	struct core_file *f;
+	int ret = core_lookup(c, CORE_ROOT, name, &attr);
+
+	if (ret)
+		return ret;
+	ret = core_file_open(c, attr.ino, O_RDWR, &f);
+	if (!ret) {
+		ret = core_file_write(f, NEW_DATA, sizeof(NEW_DATA), 5000, 0);
+		core_file_close(f);
+	}
+	core_forget(c, attr.ino, 1);
+	return ret;
+}
+
+static bool shows_new(const struct facts *found, const char *path)
+{
+	const struct fact *f = facts_find(found, path);
+
+	return f && !f->err && f->pieces && !f->piece_err[0] && !memcmp(f->data, NEW_DATA, sizeof(NEW_DATA));
+}
+
+/* Writes to it, closes it or lets it crash, and looks again: what was not touched is as before, and what was made
+ * durable is there. *c is another volume then, or NULL. */
+static void go_on(struct round *r, struct core **c)
+{
+	struct facts found;
+	struct core_attr dir;
+	bool in_root = !write_new(*c, CORE_ROOT, "new"), in_names = false;
+
+	if (!core_lookup(*c, CORE_ROOT, "names", &dir)) {
+		in_names = !write_new(*c, dir.ino, "new");
+		core_forget(*c, dir.ino, 1);
+	}
+	(void)!core_unlink(*c, CORE_ROOT, "x1");
+	(void)!overwrite(*c, "x20000");
+	(void)!overwrite(*c, "x150000");
+	bool durable = !core_sync(*c);
+	if (bed_below(&r->rng, 2))
+		(void)!core_close(*c, NULL);
+	else
+		core_abandon(*c);
+	sim_crash(r->io, 0);
+	if (bed_open(r->io, false, c)) {
+		*c = NULL;
+		return;
+	}
+	facts_take(*c, &found);
+	const char *why = facts_differ(&found, &r->b->state[r->crash ? 3 : 1], touched);
+	if (why)
+		fail(r, why);
+	if (durable && !found.errors &&
+	    ((in_root && !shows_new(&found, "new")) || (in_names && !shows_new(&found, "names/new"))))
+		fail(r, "what was written to the damaged store and synced is lost");
+	tally.written += durable;
+	facts_release(&found);
+}
+
 static void judge(struct round *r)
 {
 	struct facts found = {0};
@@ -99,8 +187,8 @@ static void judge(struct round *r)
 
 	(void)snprintf(now_doing, sizeof(now_doing), "%s\n", r->what);
 	(void)alarm(WATCHDOG);
-	bool damaged = check_finds(r);
-	int ret = bed_open(r->io, bed_below(&r->rng, 4) == 0, &c);
+	bool damaged = check_finds(r), read_only = bed_below(&r->rng, 4) == 0;
+	int ret = bed_open(r->io, read_only, &c);
 	tally.rounds++;
 	tally.found += damaged;
 	if (ret) {
@@ -108,9 +196,9 @@ static void judge(struct round *r)
 	} else {
 		facts_take(c, &found);
 		compare(r, &found);
-		if (bed_below(&r->rng, 2))
-			(void)!core_close(c, NULL);
-		else
+		if (r->allowed == REAL && !read_only)
+			go_on(r, &c);
+		if (c)
 			core_abandon(c);
 		tally.errors += found.errors != 0;
 	}
@@ -505,7 +593,8 @@ static unsigned long from_environment(const char *name, unsigned long fallback)
 int main(int argc, char **argv)
 {
 	bool nightly = getenv("APFS_NIGHTLY"), flips = argc > 1 && !strcmp(argv[1], "flips");
-	unsigned long rounds = from_environment("APFS_ROUNDS", nightly ? (flips ? 3000 : 1500) : (flips ? 400 : 250));
+	unsigned long few = SLOW_BUILD ? 40 : 200, usual = nightly ? (SLOW_BUILD ? 300 : 2500) : few;
+	unsigned long rounds = from_environment("APFS_ROUNDS", flips ? usual * 3 / 2 : usual);
 	unsigned long seed = from_environment("APFS_SEED", 1);
 	struct bed b;
 
@@ -520,8 +609,8 @@ int main(int argc, char **argv)
 	bed_init(&b, 7);
 	for (unsigned long i = 0; i < rounds; i++)
 		run(&b, seed + i, flips ? flip_bit : structured);
-	(void)printf("%u rounds: %u stores refused, %u with errors, the check found damage in %u\n", tally.rounds,
-	             tally.refused, tally.errors, tally.found);
+	(void)printf("%u rounds: %u stores refused, %u with errors, %u written to; the check found damage in %u\n",
+	             tally.rounds, tally.refused, tally.errors, tally.written, tally.found);
 	bed_release(&b);
 	return tally.errors && tally.found ? 0 : 1;
 }
