@@ -35,7 +35,7 @@ void recovery_encode(const uint8_t key[KEYS_LEN], char text[RECOVERY_TEXT_SIZE])
 		unsigned value = 0;
 
 		for (size_t bit = 5 * i; bit < 5 * i + 5; bit++)
-			value = value << 1 | (bytes[bit / 8] >> (7 - bit % 8) & 1u);
+			value = value << 1 | ((unsigned)bytes[bit / 8] >> (7 - bit % 8) & 1u);
 		if (i && i % GROUP == 0)
 			*out++ = '-';
 		*out++ = alphabet[value];
