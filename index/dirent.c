@@ -10,14 +10,22 @@ static int check_name(size_t len)
 	return len > INDEX_NAME_MAX ? -ENAMETOOLONG : 0;
 }
 
+/* What a directory can list: the kernel refuses whole listings with other names. */
+static bool name_valid(const char *name, size_t len)
+{
+	if (!len || len > INDEX_NAME_MAX || memchr(name, '/', len) || memchr(name, 0, len))
+		return false;
+	return name[0] != '.' || (len > 1 && (len > 2 || name[1] != '.'));
+}
+
 /* Columns name, ino, cookie, type. */
 static int dirent_read(sqlite3_stmt *st, struct index_dirent *out)
 {
 	const void *name = sqlite3_column_blob(st, 0);
 	int len = sqlite3_column_bytes(st, 0);
 
-	if (!name || len > INDEX_NAME_MAX)
-		return index_damaged("the length of a name");
+	if (!name || !name_valid(name, (size_t)len))
+		return index_damaged("a name");
 	memcpy(out->name, name, (size_t)len);
 	out->name[len] = '\0';
 	out->name_len = (uint8_t)len;

@@ -8,7 +8,7 @@ from store import Reader, need, subkey, xchacha_open
 
 NONCE, TAG = 24, 16
 RESERVE = NONCE + TAG
-WAL_HEADER, FRAME_HEADER = 128, 24
+WAL_HEADER, WAL_USED, FRAME_HEADER = 128, NONCE + 32 + TAG, 24
 
 
 def read_file(path):
@@ -35,10 +35,14 @@ class Wal:
     def __init__(self, data, sb, key):
         self.pages, self.size = {}, 0
         self.data, self.aad, self.key, self.page_size = data, sb.uuid + b"wal", key, sb.page_size
-        if not any(data[:WAL_HEADER]):
+        self.slots = max(0, len(data) - WAL_HEADER) // (sb.page_size + 32)
+        if not any(data[:WAL_USED]):
+            first = self.slot(1)
+            need(not first or not self.durable(1, first[0][8:16]), "the write-ahead log's header is gone")
             return
-        header = xchacha_open(key, data[:NONCE], data[NONCE : NONCE + 32 + TAG], self.aad + struct.pack("<Q", 0))
+        header = xchacha_open(key, data[:NONCE], data[NONCE:WAL_USED], self.aad + struct.pack("<Q", 0))
         if header is None:
+            need(not any(data[WAL_HEADER : WAL_HEADER + NONCE]), "the write-ahead log's header is not authentic")
             return
         magic, version, page_size, _, salt, first = struct.unpack(">IIII8s8s", header)
         order = ">" if magic & 1 else "<"
@@ -55,8 +59,8 @@ class Wal:
         return (plain[:FRAME_HEADER], plain[FRAME_HEADER:-8], struct.unpack("<Q", plain[-8:])[0]) if plain else None
 
     def replay(self, salt, order, sums):
-        pending, n, slots = {}, 1, (len(self.data) - WAL_HEADER) // (self.page_size + 32)
-        while n <= slots and (slot := self.slot(n)) and slot[0][8:16] == salt:
+        pending, n = {}, 1
+        while n <= self.slots and (slot := self.slot(n)) and slot[0][8:16] == salt:
             header, page, _ = slot
             page += bytes(RESERVE)
             sums = wal_checksum(header[:8] + page, order, sums)
@@ -67,10 +71,12 @@ class Wal:
                 self.pages.update(pending)
                 self.size, pending = commit, {}
             n += 1
-        for later in range(n + 1, slots + 1):
-            slot = self.slot(later)
-            if slot and slot[0][8:16] == salt:
-                need(slot[2] < n, f"slot {n} of the write-ahead log, which was durable")
+        need(self.durable(n + 1, salt) < n, f"slot {n} of the write-ahead log, which was durable")
+
+    def durable(self, n, salt):
+        """The most that the slots from n on with this salt say is durable."""
+        slots = (self.slot(k) for k in range(n, self.slots + 1))
+        return max((slot[2] for slot in slots if slot and slot[0][8:16] == salt), default=0)
 
 
 def open_image(path, sb, keys):

@@ -106,7 +106,8 @@ class Superblock:
             raise SystemExit(f"format version {version} is unknown")
         need(len(image) == self.SIZE, "the superblock's length")
         fields = struct.unpack_from("<IQQ16sIIqIIQ", image, 12)
-        size, required, _, self.uuid, self.suite, self.page_size, _, self.epoch, self.index_epoch, self.generation = fields
+        size, required, _, self.uuid, self.suite, self.page_size = fields[:6]
+        self.epoch, self.index_epoch, self.generation = fields[7:]
         if required or self.suite not in NONCE:
             raise SystemExit("the store needs what this program does not know")
         need(size == self.SIZE and 1024 <= self.page_size <= 65536, "the superblock's sizes")

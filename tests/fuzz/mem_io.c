@@ -72,11 +72,17 @@ static struct node *add(struct mem *m, const char *path, bool dir)
 static void resize(struct node *n, size_t size)
 {
 	if (size > n->room) {
+		/* Large zeroed blocks are fresh pages, which cost nothing until they are written to. */
+		uint8_t *data = must(calloc(1, size + size / 2));
+
 		n->room = size + size / 2;
-		n->data = must(realloc(n->data, n->room));
+		if (n->size)
+			memcpy(data, n->data, n->size);
+		free(n->data);
+		n->data = data;
+	} else if (size < n->size) {
+		memset(n->data + size, 0, n->size - size);
 	}
-	if (size > n->size)
-		memset(n->data + n->size, 0, size - n->size);
 	n->size = size;
 }
 
@@ -183,10 +189,16 @@ static int op_truncate(struct io_file *f, uint64_t size)
 
 static int op_allocate(struct io_file *f, uint64_t off, uint64_t len)
 {
-	(void)f;
-	(void)off;
-	(void)len;
-	return -EOPNOTSUPP;
+	SCOPED_LOCK(&mem_of(f->io)->lock);
+	struct node *n = node_of(f);
+
+	if (!strncmp(n->path, "reserve", 7)) /* would be copied with the rest */
+		return -EOPNOTSUPP;
+	if (off > FILE_MAX || len > FILE_MAX - off)
+		return -ENOSPC;
+	if (off + len > n->size)
+		resize(n, (size_t)(off + len));
+	return 0;
 }
 
 static int op_size(struct io_file *f, uint64_t *size)

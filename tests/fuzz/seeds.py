@@ -76,14 +76,16 @@ def recovery():
 
 
 def options():
-    values = ("4096", "64K", "4.5M", "1GiB", "2gb", "16E", "0.5", "5s", "250ms", "10m", "1.5h", "off", "lz4:-64", "zstd:19",
-              "brotli:4", "zstd:3", "aes-256-gcm", "debug", "32", "18446744073709551616", "-1", "99999999999999999999.9k")
+    values = ("4096", "64K", "4.5M", "1GiB", "2gb", "16E", "0.5", "5s", "250ms", "10m", "1.5h", "off", "lz4:-64",
+              "zstd:19", "brotli:4", "zstd:3", "aes-256-gcm", "debug", "32", "18446744073709551616", "-1",
+              "99999999999999999999.9k")
     for value in values:
         yield b"\0" + value.encode()
         yield b"\1" + value.encode()
     for words in ("ro,noatime,memory=64M,commit-interval=10s,compress=zstd:3,threads=8,workers=2,log=stderr,debug",
-                  "init,cipher=auto,kdf-ops=1,kdf_mem=8M", "passfile=/a\\,b,allow_other", "passfile=a,extpass=b", "remount",
-                  "x-systemd.automount,nofail,_netdev,context=a", ",,,", "ro=1", "memory", "log-level=warn,log=file\\"):
+                  "init,cipher=auto,kdf-ops=1,kdf_mem=8M", "passfile=/a\\,b,allow_other", "passfile=a,extpass=b",
+                  "remount", "x-systemd.automount,nofail,_netdev,context=a", ",,,", "ro=1", "memory",
+                  "log-level=warn,log=file\\"):
         yield b"\2" + words.encode()
 
 
@@ -112,28 +114,95 @@ def name(text):
 
 
 def core():
-    make = lambda mode, text, parent=0: bytes([0, parent]) + struct.pack("<I", mode) + name(text)
-    xattr = lambda which, text, value, ino=1: bytes([3, ino, which]) + struct.pack("<H", len(value)) + name(text) + value
-    file = lambda which, off, n, ino=1: bytes([5, ino, which]) + struct.pack("<QH", off, n)
-    names = lambda which, other, *texts: bytes([2 | which << 3, 0, other]) + b"".join(map(name, texts))
+    def make(mode, text, parent=0):
+        return bytes([0, parent]) + struct.pack("<I", mode) + name(text)
+
+    def xattr(which, text, value, ino=1):
+        return bytes([3, ino, which]) + struct.pack("<H", len(value)) + name(text) + value
+
+    def file(which, off, n, ino=1):
+        return bytes([5, ino, which]) + struct.pack("<QH", off, n)
+
+    def names(which, other, *texts):
+        return bytes([2 | which << 3, 0, other]) + b"".join(map(name, texts))
+
     tree = make(0o100644, b"file") + make(0o040755, b"dir") + make(0o100600, b"inner", 2) + make(0o010644, b"fifo")
     acl_ = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in ((1, 7, 0), (4, 5, 0), (0x20, 1, 0)))
     setattr_ = bytes([4, 1]) + struct.pack("<HIIQQI", 0x2FF, 0o4755, 1000, 5000, 1 << 40, 7)
     yield tree + file(2, 0, 60000) + file(0x72, 100_000, 5000) + file(1, 0, 65535) + file(4, 5, 0) + file(12, 5, 0)
-    yield tree + xattr(0, b"user.a", b"value") + xattr(1, b"user.a", b"") + xattr(3, b"", bytes(100)) + xattr(2, b"user.a", b"")
+    yield tree + b"".join((xattr(0, b"user.a", b"value"), xattr(1, b"user.a", b""), xattr(3, b"", bytes(100)),
+                           xattr(2, b"user.a", b"")))
     yield tree + xattr(0, b"system.posix_acl_access", acl_) + xattr(0, b"system.posix_acl_default", acl_, 2) + setattr_
-    yield tree + xattr(0, b"user.apfs.info", b"x") + xattr(1, b"user.apfs.info", bytes(99)) + xattr(0, b"security.capability", b"1")
-    yield tree + names(1, 1, b"hard") + names(2, 0, b"file") + names(4, 2, b"hard", b"moved") + names(3, 0, b"dir") + bytes([6, 0])
+    yield tree + b"".join((xattr(0, b"user.apfs.info", b"x"), xattr(1, b"user.apfs.info", bytes(99)),
+                           xattr(0, b"security.capability", b"1")))
+    yield tree + b"".join((names(1, 1, b"hard"), names(2, 0, b"file"), names(4, 2, b"hard", b"moved"),
+                           names(3, 0, b"dir"), bytes([6, 0])))
     yield tree + names(4, 2, b"dir", b"into itself") + names(6, 0, b"file", b"dir") + names(5, 0, b"file", b"dir")
     yield tree + setattr_ + file(2, 4000, 5000) + bytes([15, 1, 15, 0]) + file(0x82, 1 << 62, 5)
     yield bytes([1, 0]) + struct.pack("<H", 4095) + name(b"soft") + name(b"../target") + names(0, 0, b"soft")
-    yield make(0, b"") + make(0, b".") + make(0, b"..") + make(0, b"a/b") + make(0, b"x" * 255) + make(0o170000, b"what")
+    yield b"".join(make(0, text) for text in (b"", b".", b"..", b"a/b", b"x" * 255)) + make(0o170000, b"what")
+
+
+def index():
+    def page(n, at, data):
+        return 1024 * (n - 1) + at, data
+
+    yield from (bytes([flags]) for flags in (0, 1, 2, 4, 16))
+    for n in range(1, 30, 2):
+        header = 100 if n == 1 else 0
+        for at, data in ((0, b"\x05"), (1, b"\0\7"), (3, b"\xff\xff"), (5, b"\0\0"), (8, b"\0\0\0\1"),
+                         (12, b"\3\xe0")):
+            yield bytes([1 + 2 * (n & 2)]) + edit(page(n, header + at, data))
+        yield bytes([1]) + edit(page(n, 900, b"\x81\x80\x80\x80\x80\x80\x80\x80\xff\xff"))
+    yield bytes([1]) + edit(page(1, 28, b"\xff\xff\xff\xff"), page(1, 32, b"\0\0\0\5"), page(1, 36, b"\0\0\0\x20"))
+    yield bytes([1]) + edit(page(1, 52, b"\0\0\0\0"), page(1, 18, b"\1\1"))
+    yield bytes([1]) + edit(page(1, 20, b"\0"), page(1, 16, b"\x10\0"))
+    yield bytes([1]) + edit(page(3, 1008, b"\1"))
+
+
+def rows():
+    def change(table, row, columns, *values):
+        return bytes([table, row]) + struct.pack("<H", columns) + b"".join(values)
+
+    def number(n):
+        return b"\0" + struct.pack("<q", n)
+
+    def small(n):
+        return b"\1" + bytes([n])
+
+    def blob(data):
+        return b"\5" + bytes([len(data)]) + data
+
+    yield b""
+    meta, inode, symlink, dirent, xattr, extent, chunk, inline, segment_ = range(9)
+    yield change(meta, 0, 2, number(-1)) + change(meta, 1, 2, number(1 << 62)) + change(meta, 2, 2, small(0))
+    for column in range(15):
+        yield change(inode, 1, 1 << column, number(-1)) + change(inode, 0, 1 << column, number(1 << 40))
+        yield change(inode, 1, 1 << column, b"\3\0\0\1\0") + change(inode, 2, 1 << column, small(7))
+    yield change(inode, 0, 2, number(0o100644)) + change(inode, 1, 2, number(0o040755)) + change(inode, 1, 4, small(0))
+    yield change(symlink, 0, 2, blob(b"")) + change(symlink, 0, 2, blob(b"a\0b")) + change(symlink, 0, 2, b"\3\0\0\1\0")
+    yield change(dirent, 0, 2, blob(b"")) + change(dirent, 0, 2, blob(b"..")) + change(dirent, 1, 2, blob(b"a/b"))
+    yield change(dirent, 0, 10, blob(b"x" * 255), number(-1)) + change(dirent, 1, 6, blob(b"loop"), small(1))
+    yield change(dirent, 2, 1, small(9)) + change(dirent, 1, 16, number(-1)) + change(dirent, 0, 4, number(5000))
+    yield change(xattr, 0, 2, blob(b"")) + change(xattr, 0, 4, b"\3\0\0\2\0") + change(xattr, 0, 2, blob(b"user.\0x"))
+    for values in ((0, -1), (1, -1), (0, 1 << 40), (5, 0), (-5, 10), ((1 << 63) - 1, 1), (100, (1 << 63) - 1)):
+        yield change(extent, 0, 6, *map(number, values)) + change(extent, 1, 24, small(1), number(values[0]))
+    for column in range(1, 9):
+        for value in (-1, 0, 1 << 31, 1 << 33):
+            yield change(chunk, 0, 1 << column, number(value)) + change(chunk, 1, 1 << column, number(value))
+    for table in (b"", b"\0", b"\xff" * 9 + b"\1", b"\1\x80\x80\4\1\1", b"\2\xac\2\x90\1\1\0\0\0", b"\x80\x40"):
+        yield b"".join(change(chunk, row, 512, blob(table)) for row in range(3))
+    yield change(inline, 0, 2, blob(b"short")) + change(chunk, 2, 256, small(0)) + change(chunk, 0, 256, small(1))
+    for column in range(1, 8):
+        yield change(segment_, 0, 1 << column, number(-1)) + change(segment_, 1, 1 << column, small(3))
+        yield change(segment_, 0, 1 << column, blob(bytes(16))) + change(segment_, 1, 1 << column, blob(bytes(104)))
+    yield b"".join(bytes([table, 7]) + b"\0\x80" for table in range(9))
 
 
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    for target in (codec, segment, superblock, recovery, options, notes, acl, core):
+    for target in (codec, segment, superblock, recovery, options, notes, acl, core, index, rows):
         folder = os.path.join(sys.argv[1], target.__name__)
         os.makedirs(folder, exist_ok=True)
         for number, data in enumerate(target()):
