@@ -1,4 +1,5 @@
 /* Random operations on file data. */
+#include "tests/core/inside.h"
 #include "tests/core/run.h"
 
 #include <errno.h>
@@ -242,4 +243,17 @@ void run_op_fsync(struct run *r)
 		run_synced(r);
 	else
 		run_synced_inode(r, i);
+}
+
+void run_op_compact(struct run *r)
+{
+	bool all = run_chance(r, 70);
+
+	if (r->syncing)
+		return; /* only one thread may */
+	run_say(r, "compact%s", all ? " all" : "");
+	if (run_chance(r, 50))
+		inside_roll(r->fx.core);
+	run_expect(r, inside_compact(r->fx.core, all), 0);
+	run_synced(r);
 }

@@ -1,5 +1,6 @@
 /* Choosing and reporting. */
 #include "tests/core/run.h"
+#include "tests/core/inside.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -204,7 +205,7 @@ static void *sync_loop(void *arg)
 	uint64_t rng = rng_seed(r->seed);
 
 	while (!atomic_load(&r->sync_stop)) {
-		if (core_sync(r->fx.core))
+		if (r->compacts ? inside_compact(r->fx.core, true) : core_sync(r->fx.core))
 			return r; /* the operations will say what is wrong */
 		(void)usleep((useconds_t)rng_below(&rng, 3000));
 	}

@@ -34,7 +34,8 @@ struct run {
 	uint8_t *a, *b;
 	uint64_t budget;   /* bytes that may still be written */
 	uint64_t last_ino; /* the highest inode number seen */
-	bool syncs;        /* a thread commits all the time */
+	bool syncs;        /* a thread commits all the time, or */
+	bool compacts;     /* compacts */
 	bool syncing;
 	atomic_bool sync_stop;
 	pthread_t syncer;
@@ -107,6 +108,8 @@ void run_op_truncate(struct run *r);
 void run_op_setattr(struct run *r);
 void run_op_xattr(struct run *r);
 void run_op_fsync(struct run *r);
+/* Compaction of everything, or of what is worth it, of segments that have just ended. */
+void run_op_compact(struct run *r);
 /* A new file, written and renamed over another, and sometimes an fsync of a third: what it takes for a rename to become
  * durable before its data. */
 void run_op_replace(struct run *r);

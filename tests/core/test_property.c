@@ -34,7 +34,7 @@ static const struct {
     {run_op_create, 14}, {run_op_symlink, 2}, {run_op_link, 3},    {run_op_unlink, 5},   {run_op_rmdir, 3},
     {run_op_rename, 9},  {run_op_lookup, 4},  {run_op_forget, 5},  {run_op_readdir, 3},  {run_op_open, 8},
     {run_op_close, 5},   {run_op_read, 7},    {run_op_write, 30},  {run_op_truncate, 7}, {run_op_setattr, 5},
-    {run_op_xattr, 5},   {run_op_fsync, 5},   {run_op_replace, 3},
+    {run_op_xattr, 5},   {run_op_fsync, 5},   {run_op_replace, 3}, {run_op_compact, 2},
 };
 
 static void random_op(struct run *r)
@@ -121,6 +121,7 @@ static void run_begin(struct run *r, uint64_t seed)
 	assert_int_equal(fixture_open(&r->fx), 0);
 	r->names[0] = r->m->names;
 	r->syncs = !r->crashes && run_chance(r, 30);
+	r->compacts = run_chance(r, 50);
 	run_sync_begin(r);
 }
 
