@@ -96,7 +96,7 @@ static void test_random_overwrite(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t rng = rng_seed(1), before;
-	struct file x = file_make(f, "f", &rng, 16 * MIB);
+	struct file x = file_make(f, "f", &rng, 8 * MIB);
 
 	for (unsigned i = 0; i < (SLOW_BUILD ? 4 : 10); i++) {
 		file_scatter(f, &x, &rng, x.len / BLOCK);
@@ -568,7 +568,7 @@ static void test_threads(void **state)
 	sync_all(f);
 	for (unsigned i = 0; i < ACTORS; i++)
 		assert_int_equal(pthread_create(&a[i].thread, NULL, actor_main, &a[i]), 0);
-	for (unsigned i = 0; i < (SLOW_BUILD ? 10 : 40); i++)
+	for (unsigned i = 0; i < (SLOW_BUILD ? 10 : 25); i++)
 		assert_int_equal(compact_run(f->core, i % 2), 0);
 	atomic_store(&stop, true);
 	for (unsigned i = 0; i < ACTORS; i++)
