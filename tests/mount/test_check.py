@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from apfsmount import Volume, check, drop_caches, main, need, run, say, seed, text, tool
+from apfsmount import Failure, Volume, check, drop_caches, main, need, run, say, seed, text, tool
 
 CLEAN, IN_USE, WRONG_PASS, SPARE, DATA, INDEX, STOPPED = 0, 13, 11, 40, 41, 42, 43
 
@@ -24,6 +24,7 @@ def report(v, *options, status=CLEAN):
     argv = [tool("apfs"), "check", "--json", "--passfile", v.passfile, *options, v.store]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=600, check=False)
     r = json.loads(done.stdout)
+    status = done.returncode if status is None else status
     check(done.returncode == status == r["status"], f"status {done.returncode}, not {status}: {done.stdout} {done.stderr}")
     check(r["clean"] == (status == CLEAN), f"clean: {r}")
     return r
@@ -286,6 +287,71 @@ def partial_overwrite():
         report(v, "--data")
 
 
+def damaged_index():
+    """Pages of the index that do not open: what needs them fails with EIO, nothing else is shown, the check says so."""
+    need()
+    rng = random.Random(seed())
+    with Volume() as v:
+        for folder in range(30):
+            os.mkdir(v.path(f"d{folder}"))
+            for number in range(60):
+                with open(v.path(f"d{folder}", f"a rather long name of a file, number {number}"), "wb") as f:
+                    f.write(b"%d" % number)
+        v.umount()
+        path = os.path.join(v.store, "index.db")
+        with open(path, "rb") as f:
+            whole = f.read()
+        outcomes = {"refused": 0, "errors": 0, "stopped": 0, "whole": 0}
+        for _ in range(12):
+            for _ in range(3):
+                flip(path, rng.randrange(len(whole)))
+            out = report(v, status=None)
+            try:
+                v.mount()
+            except (Failure, OSError) as e:  # it is not mounted, or its root cannot be read
+                check(out["status"] == INDEX, f"{e} {out}")
+                outcomes["refused"] += 1
+                if isinstance(e, OSError):
+                    check(e.errno == errno.EIO, f"{e}")
+                    run(tool("apfs"), "umount", v.mnt, status=None)
+                    v.daemon.wait(120)
+                v.daemon = None
+            else:
+                outcomes[use_damaged(v, out)] += 1
+            with open(path, "wb") as f:
+                f.write(whole)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path + "-wal")
+        say(f"{outcomes}")
+        check(outcomes["errors"] + outcomes["stopped"], "no flip was noticed")
+
+
+def use_damaged(v, out):
+    """Reads all and writes a little; EIO (and after a lost transaction EROFS) is all that may go wrong."""
+    errors = 0
+    for folder in range(30):
+        for number in range(60):
+            try:
+                with open(v.path(f"d{folder}", f"a rather long name of a file, number {number}"), "rb") as f:
+                    check(f.read() == b"%d" % number, "other data")
+            except OSError as e:
+                check(e.errno == errno.EIO, f"{e}")
+                errors += 1
+        try:
+            with open(v.path(f"d{folder}", "new"), "wb") as f:
+                f.write(b"new")
+            os.unlink(v.path(f"d{folder}", "a rather long name of a file, number 7"))
+        except OSError as e:
+            check(e.errno in (errno.EIO, errno.EROFS), f"{e}")
+            errors += 1
+    check(not errors or out["status"] == INDEX, f"{errors} errors, and the check says {out}")
+    status, _ = run(tool("apfs"), "umount", v.mnt, status=None)
+    ended = v.daemon.wait(120)
+    v.daemon = None
+    check(ended == 0 or errors, f"{status}, {ended}")
+    return "stopped" if ended else "errors" if errors else "whole"
+
+
 def superblocks():
     """A copy that is damaged, missing or old is found, and the store still opens."""
     need()
@@ -345,4 +411,4 @@ def stopped():
         check(process.returncode == STOPPED and r["stopped"] and not r["clean"], f"{process.returncode} {r}")
 
 
-main(clean, after_kill, damaged_data, lost_segment, partial_overwrite, superblocks, stopped)
+main(clean, after_kill, damaged_data, lost_segment, partial_overwrite, damaged_index, superblocks, stopped)

@@ -88,7 +88,7 @@ static void on_file(void *arg, const struct check_file *f)
 static bool check_finds(struct round *r)
 {
 	const struct check_options o = {
-	    .io = r->io, .secret = &bed_secret, .data = true, .threads = 1, .finding = on_finding, .file = on_file};
+	    .io = r->io, .secret = &bed_secret, .data = true, .threads = 2, .finding = on_finding, .file = on_file};
 	struct check_result result;
 	int ret = core_check(&o, &result, NULL);
 
