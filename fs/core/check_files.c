@@ -182,7 +182,7 @@ static int names_find(struct check *ck)
 /* Puts "/name" before what stands at *at of buf, which is filled from its end. */
 static bool prepend(char *buf, size_t *at, const char *name)
 {
-	size_t len = strlen(name);
+	size_t len = strnlen(name, INDEX_NAME_MAX);
 
 	if (*at < len + 1)
 		return false;

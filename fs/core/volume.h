@@ -237,7 +237,7 @@ struct chunk {
 	uint32_t start[]; /* plaintext offset of each frame, and the end: nframes + 1 */
 };
 
-#define CHUNK_ROW_FRAMES ((size_t)10 + 8192 * 11) /* bytes of a frame table at most */
+#define CHUNK_ROW_FRAMES ((size_t)10 + (size_t)8192 * 11) /* bytes of a frame table at most */
 /* What a row says of a chunk: malloc'd. -EBADMSG: a malformed frame table. */
 int chunk_row_decode(const struct index_chunk *row, struct pipeline_chunk **out) MUST_CHECK;
 int chunk_table_new(struct chunk_table **out) MUST_CHECK;
