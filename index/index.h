@@ -49,6 +49,15 @@ int index_create(struct io *io, uint32_t page_size, const struct index_sealer *s
 int index_open(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct index **out,
                struct err *e) MUST_CHECK;
 
+/* The same to read only: nothing in STORE changes, what the WAL holds is seen, and no transaction is open. Functions
+ * that write fail. Closed by index_abandon. */
+int index_open_read(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct index **out,
+                    struct err *e) MUST_CHECK;
+
+/* Writes a plain SQLite database, not sealed, to an empty file of any filesystem. The index is open to read only.
+ * -EBADMSG: a page is damaged. */
+int index_export(struct index *ix, const char *path, struct err *e) MUST_CHECK;
+
 /* Commits, checkpoints everything, deletes the WAL (but where there is no room to checkpoint, makes it durable) and
  * closes; after index_failed only closes. ix is freed. */
 int index_close(struct index *ix, struct err *e) MUST_CHECK;

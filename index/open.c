@@ -117,9 +117,9 @@ static void index_free(struct index *ix)
 	free(ix);
 }
 
-int index_open(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct index **out, struct err *e)
+static int index_new(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct index **out,
+                     struct err *e)
 {
-	struct err why = {0};
 	struct io_stat st;
 
 	configure_once();
@@ -140,25 +140,58 @@ int index_open(struct io *io, uint32_t page_size, const struct index_sealer *sea
 	ix->page_size = page_size;
 	ret = vfs_new(io, page_size, sealer, &ix->vfs);
 	if (ret) {
-		ret = err_set(e, ret, ERR_MEMORY, "no memory for the index");
 		index_free(ix);
-		return ret;
+		return err_set(e, ret, ERR_MEMORY, "no memory for the index");
 	}
+	*out = ix;
+	return 0;
+}
+
+/* Frees what could not be opened. What the VFS has met says more than what SQLite makes of it. */
+static int open_failed(struct index *ix, int ret, const struct err *why, struct err *e)
+{
+	if (*vfs_damage(ix->vfs))
+		ret = err_set(e, -EBADMSG, ERR_AUTH, "%s", vfs_damage(ix->vfs));
+	else
+		ret = err_set(e, ret, why->domain, "%s", err_text(why, ret));
+	index_abandon(ix);
+	return ret;
+}
+
+int index_open(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct index **out, struct err *e)
+{
+	struct err why = {0};
+	struct index *ix;
+	int ret = index_new(io, page_size, sealer, &ix, e);
+
+	if (ret)
+		return ret;
 	ret = db_open(ix, &why);
 	if (!ret)
 		ret = schema_check(ix, &why);
 	if (!ret)
 		ret = db_start(ix, &why);
-	if (ret) {
-		/* What the VFS has met says more than what SQLite makes of it. */
-		if (*vfs_damage(ix->vfs))
-			ret = err_set(e, -EBADMSG, ERR_AUTH, "%s", vfs_damage(ix->vfs));
-		else
-			ret = err_set(e, ret, why.domain, "%s", err_text(&why, ret));
-		vfs_stop(ix->vfs);
-		index_free(ix);
+	if (ret)
+		return open_failed(ix, ret, &why, e);
+	*out = ix;
+	return 0;
+}
+
+int index_open_read(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct index **out,
+                    struct err *e)
+{
+	struct err why = {0};
+	struct index *ix;
+	int ret = index_new(io, page_size, sealer, &ix, e);
+
+	if (ret)
 		return ret;
-	}
+	vfs_read_only(ix->vfs);
+	ret = db_open(ix, &why);
+	if (!ret)
+		ret = schema_check(ix, &why);
+	if (ret)
+		return open_failed(ix, ret, &why, e);
 	*out = ix;
 	return 0;
 }

@@ -61,6 +61,12 @@ bool vfs_stopped(const struct vfs *v)
 	return atomic_load(&v->stopped);
 }
 
+void vfs_read_only(struct vfs *v)
+{
+	v->read_only = true;
+	vfs_stop(v);
+}
+
 void vfs_sync_at_once(struct vfs *v, bool at_once)
 {
 	v->at_once = at_once;
@@ -135,7 +141,7 @@ ssize_t vfs_half_read(struct vfs *v, struct vfs_half *h, void *buf, size_t len, 
 		if (ret)
 			return ret;
 	}
-	return io_pread(h->f, buf, len, off);
+	return h->f ? io_pread(h->f, buf, len, off) : 0;
 }
 
 static int file_read(sqlite3_file *base, void *buf, int amount, sqlite3_int64 offset)
@@ -343,9 +349,13 @@ static int half_open(struct vfs *v, struct vfs_half *h, const char *path, unsign
 
 static int open_wal(struct vfs *v)
 {
-	int ret = vfs_stopped(v) ? -EIO : half_open(v, &v->wal, VFS_WAL, IO_WRITE | IO_CREATE);
+	int ret = -EIO;
 
-	if (ret)
+	if (v->read_only)
+		ret = half_open(v, &v->wal, VFS_WAL, IO_READ);
+	else if (!vfs_stopped(v))
+		ret = half_open(v, &v->wal, VFS_WAL, IO_WRITE | IO_CREATE);
+	if (ret && !(v->read_only && ret == -ENOENT))
 		return vfs_fail(v, ret, SQLITE_CANTOPEN);
 	int rc = v->sealed ? slot_recover(v) : SQLITE_OK;
 	if (rc != SQLITE_OK) {
@@ -364,7 +374,7 @@ static int vfs_open(sqlite3_vfs *base, const char *path, sqlite3_file *out, int 
 	file->base.pMethods = NULL;
 	file->v = v;
 	if (path && (flags & SQLITE_OPEN_MAIN_DB) && !strcmp(path, VFS_DB)) {
-		int ret = half_open(v, &v->db, path, IO_WRITE);
+		int ret = half_open(v, &v->db, path, v->read_only ? IO_READ : IO_WRITE);
 		file->h = &v->db;
 		rc = ret ? vfs_fail(v, ret, SQLITE_CANTOPEN) : SQLITE_OK;
 	} else if (path && (flags & SQLITE_OPEN_WAL) && !strcmp(path, VFS_WAL)) {

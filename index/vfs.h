@@ -45,6 +45,9 @@ void vfs_stop(struct vfs *v);
 /* Also after an fdatasync that failed. */
 bool vfs_stopped(const struct vfs *v);
 
+/* From the first: files are opened to read only. */
+void vfs_read_only(struct vfs *v);
+
 /* While set, xSync of the database syncs at once; otherwise only vfs_sync does. */
 void vfs_sync_at_once(struct vfs *v, bool at_once);
 
@@ -79,7 +82,7 @@ void vfs_size(const struct vfs *v, uint64_t *db, uint64_t *wal);
 
 /* One of the two files, with a buffer that gathers what is written to it. */
 struct vfs_half {
-	struct io_file *f; /* NULL while closed */
+	struct io_file *f; /* NULL while closed, or missing and opened to read only */
 	uint8_t *buf;
 	uint64_t off; /* of the buffer's first byte in the file */
 	size_t len;   /* bytes buffered */
@@ -97,6 +100,7 @@ struct vfs {
 	int error;
 	_Atomic bool stopped;
 	bool at_once;
+	bool read_only; /* and stopped */
 	bool in_checkpoint;
 	bool no_allocate; /* STORE's filesystem cannot preallocate */
 	uint64_t wal_used;

@@ -22,6 +22,7 @@ static const struct {
     {"key", "STORE", "add, remove, list and test what opens a store", cmd_key},
     {"check", "STORE", "look for damage in a store", cmd_check},
     {"compact", "MOUNT", "give back the space of what was overwritten and deleted", cmd_compact},
+    {"export-index", "STORE", "write a plaintext copy of a store's index", cmd_export},
     {"sync", "MOUNT", "make everything written to a mount durable", cmd_sync},
     {"umount", "MOUNT", "unmount, and wait until all of it is durable", cmd_umount},
 };
@@ -33,7 +34,7 @@ static void help(FILE *f)
 	(void)fprintf(f, "Usage: apfs COMMAND [OPTION...] ARGUMENT\n"
 	                 "A compressing and encrypting filesystem; apfs-mount mounts a store.\n\n");
 	for (size_t i = 0; i < COMMANDS; i++)
-		(void)fprintf(f, "  %-7s %-6s  %s\n", commands[i].name, commands[i].args, commands[i].text);
+		(void)fprintf(f, "  %-12s %-6s  %s\n", commands[i].name, commands[i].args, commands[i].text);
 	(void)fprintf(f, "\n  apfs COMMAND --help says more.\n\n%s\n", EXIT_STATUS_HELP);
 }
 

@@ -43,6 +43,15 @@ static int busy(struct store *s, struct err *e)
 	return err_set(e, -EBUSY, ERR_BUSY, "in use by another process");
 }
 
+int store_lock(struct store *s, struct err *e)
+{
+	int ret = io_lock(s->io);
+
+	if (ret == -EBUSY)
+		return busy(s, e);
+	return ret ? err_set(e, ret, ERR_IO, "cannot lock: %s", strerror(-ret)) : 0;
+}
+
 int store_open_beside(const char *path, struct store *out, struct err *e)
 {
 	struct stat st;
@@ -64,12 +73,7 @@ int store_open(const char *path, bool create, struct store *out, struct err *e)
 	int ret = store_open_beside(path, out, e);
 	if (ret)
 		return ret;
-	ret = io_lock(out->io);
-	if (ret == -EBUSY)
-		return busy(out, e);
-	if (ret)
-		return err_set(e, ret, ERR_IO, "cannot lock: %s", strerror(-ret));
-	return 0;
+	return store_lock(out, e);
 }
 
 void store_mark(struct store *s)

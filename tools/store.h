@@ -18,6 +18,8 @@ struct store {
 int store_open(const char *path, bool create, struct store *out, struct err *e) MUST_CHECK;
 /* The same without the lock: for what may be done while STORE is mounted. */
 int store_open_beside(const char *path, struct store *out, struct err *e) MUST_CHECK;
+/* Locks one that was opened without: -EBUSY as store_open. */
+int store_lock(struct store *s, struct err *e) MUST_CHECK;
 /* Leaves the note for those who find STORE locked. Never fails for good: the note is only a courtesy. */
 void store_mark(struct store *s);
 void store_release(struct store *s);

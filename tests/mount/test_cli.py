@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 
 from apfsmount import CI, FAST, PASSPHRASE, Skip, Volume, check, main, mounted, need, run, say, tool, wait_for
@@ -54,7 +55,7 @@ def background(v, *argv, **options):
 
 def help_texts():
     need()
-    for argv in ([tool("apfs-mount")], [tool("apfs")], *([tool("apfs"), c] for c in ("init", "info", "passwd", "sync", "umount"))):
+    for argv in ([tool("apfs-mount")], [tool("apfs")], *([tool("apfs"), c] for c in ("init", "info", "passwd", "export-index", "sync", "umount"))):
         out = run(*argv, "--help")
         check("STORE" in out or "MOUNT" in out or "PATH" in out, f"{argv} --help: {out}")
         if len(argv) == 1:
@@ -184,6 +185,43 @@ def passwd():
         fails(11, "wrong passphrase", tool("apfs-mount"), "--passfile", v.passfile, v.store, v.mnt)
         run(tool("apfs"), "passwd", v.store, input=f"the new one\n{PASSPHRASE}\n")
         v.mount()
+
+
+def export_index():
+    """A plaintext copy of the index, that only its owner can read."""
+    need()
+    with Volume(mount=True) as v:
+        with open(v.path("a name to look for"), "wb") as f:
+            f.write(b"x")
+        copy = os.path.join(v.root, "copy")
+        export = (tool("apfs"), "export-index", "--passfile", v.passfile, v.store)
+        fails(13, "in use", *export, copy)
+        check(not os.path.exists(copy), "a refused export left a file")
+        v.umount()
+        for folder, _, names in os.walk(v.store):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as f:
+                    data = f.read()
+                check(b"a name to look for" not in data and b"SQLite" not in data, f"{name} is plain")
+        check("plaintext" in run(*export, copy), "no warning that it is plaintext")
+        check(os.stat(copy).st_mode & 0o777 == 0o600, f"mode {os.stat(copy).st_mode:o}")
+        db = sqlite3.connect(copy)
+        check(db.execute("SELECT name FROM dirent").fetchall() == [(b"a name to look for",)], "other names")
+        check(db.execute("PRAGMA integrity_check").fetchone()[0] == "ok", "the copy is damaged")
+        db.close()
+        status, out = run(*export, copy, status=None)
+        check(status and "cannot be made" in out, f"an existing file: {status} {out}")
+        status, out = run(*export, os.path.join(v.root, "none", "copy"), status=None)
+        check(status and "cannot be made" in out, f"no directory: {status} {out}")
+        with open(os.path.join(v.store, "index.db"), "r+b") as f:
+            f.seek(4096 + 77)
+            byte = f.read(1)
+            f.seek(-1, 1)
+            f.write(bytes([byte[0] ^ 1]))
+        other = os.path.join(v.root, "other")
+        status, out = run(*export, other, status=None)
+        check(status == 15 and "page 2 is damaged" in out, f"a damaged page: {status} {out}")
+        check(not os.path.exists(other), "a part of the index was left")
 
 
 def signals():
@@ -347,6 +385,7 @@ main(
     damaged_superblock,
     passphrases,
     passwd,
+    export_index,
     signals,
     syncs,
     read_only,

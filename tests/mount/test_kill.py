@@ -16,19 +16,13 @@ WORKERS = 3
 
 
 def integrity_check(v):
-    """Of a copy of the index as the dead daemon left it."""
-    copy = os.path.join(v.root, "copy")
-    shutil.rmtree(copy, ignore_errors=True)
-    os.mkdir(copy)
-    for name in ("index.db", "index.db-wal"):
-        if os.path.exists(os.path.join(v.store, name)):
-            shutil.copy(os.path.join(v.store, name), copy)
-    with open(os.path.join(copy, "index.db"), "rb") as f:
-        if f.read(16) != b"SQLite format 3\0":
-            return "sealed"
-    db = sqlite3.connect(os.path.join(copy, "index.db"))
+    """Of the index as the dead daemon left it: exporting it only reads."""
+    copy = os.path.join(v.root, "index.copy")
+    run(tool("apfs"), "export-index", "--passfile", v.passfile, v.store, copy)
+    db = sqlite3.connect(copy)
     result = db.execute("PRAGMA integrity_check").fetchone()[0]
     db.close()
+    os.unlink(copy)
     return result
 
 
@@ -62,7 +56,7 @@ def one_round(v, number, rng):
     while rng.random() < 0.3:
         kill_while(v, rng)
     result = integrity_check(v)
-    check(result in ("ok", "sealed"), f"the index after the kill: {result}")
+    check(result == "ok", f"the index after the kill: {result}")
     v.mount()
     run("ls", "-lR", v.mnt)
     load.verify(f"round {number}")
@@ -82,7 +76,7 @@ def kills():
             folder = v.path(f"round{number}")
             kept = {folder: describe(folder)}
         v.umount()
-        check(integrity_check(v) in ("ok", "sealed"), "the index after the unmount")
+        check(integrity_check(v) == "ok", "the index after the unmount")
         v.mount()
         for folder, tree in kept.items():
             compare(tree, describe(folder))
