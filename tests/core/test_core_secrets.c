@@ -205,16 +205,17 @@ static void test_nothing_is_left(void **state)
 {
 	const struct core_format format = {
 	    .suite = (int)(intptr_t)*state, .kdf_ops = 1, .kdf_mem = 8 << 20, .mode = 0755};
-	uint8_t masked_pass[KEYS_LEN], *pass = keys_secret_alloc(KEYS_LEN);
+	uint8_t masked_pass[KEYS_LEN], *pass;
 	struct core_options options = {.pass_len = KEYS_LEN, .memory = 32 << 20, .commit_interval_ms = 3600000};
 	struct needles n = {0};
 	unsigned found[NEEDLES];
-	struct io *io = sim_new();
+	struct io *io;
 	struct core *c;
 
-#if SLOW_BUILD
-	skip(); /* their shadow memory is larger than what can be looked through */
-#endif
+	if (SLOW_BUILD)
+		skip(); /* sanitizers' own memory is more than can be looked through */
+	io = sim_new();
+	pass = keys_secret_alloc(KEYS_LEN);
 	assert_non_null(pass);
 	keys_random(pass, KEYS_LEN);
 	mask(masked_pass, pass);
