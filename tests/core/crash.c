@@ -165,12 +165,15 @@ static struct model *find_tree(struct run *r)
 	return found;
 }
 
-/* The first step that the names found may be of. */
+/* The first step that the names found may be of: what it did is there. */
 static uint64_t names_step(struct run *r, const struct model *found)
 {
-	for (uint64_t s = r->names_synced; s <= r->m->step; s++)
-		if (r->names[s] == found->names || r->names_amid[s] == found->names)
+	for (uint64_t s = r->names_synced; s <= r->m->step; s++) {
+		if (r->names[s] == found->names)
 			return s;
+		if (r->names_amid[s] == found->names)
+			return s - 1;
+	}
 	run_fail(r, "after the crash: the names are not those of any step since %" PRIu64, r->names_synced);
 	return 0;
 }
