@@ -208,7 +208,7 @@ static void judge_image(struct loop *l, struct io *image, uint64_t seed, struct 
 	l->judged++;
 }
 
-/* Power cuts in the midst of what opening an image did: one of them, and some more. */
+/* Power cuts in the midst of what opening an image did: one of them, and two more or so. */
 static void judge_recovery(struct loop *l, struct cuts *q)
 {
 	uint64_t n = 0, pick;
@@ -218,7 +218,7 @@ static void judge_recovery(struct loop *l, struct cuts *q)
 		n++;
 	pick = n ? rng_below(&l->rng, n) : 0;
 	while ((c = take(q))) {
-		if (!pick-- || rng_below(&l->rng, 16) == 0) {
+		if (!pick-- || rng_below(&l->rng, n) < 2) {
 			judge_image(l, sim_clone(c->copy), rng_next(&l->rng), NULL);
 			l->in_recovery++;
 		}
