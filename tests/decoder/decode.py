@@ -97,14 +97,40 @@ class Volume:
                 rows = self.index.all("SELECT * FROM chunk WHERE id = ?", record.id)
                 if not rows or (rows[0]["segment"], rows[0]["offset"]) != (ident, at):
                     continue
-                row, frames = self.index.chunk(record.id)
                 live += 1
-                same = (row["sequence"], row["stored_len"], row["plain_len"], row["data_start"], frames)
-                found = (record.sequence, record.stored_len, record.plain_len, record.data_start, record.frames)
-                need(same == found, f"chunk {record.id}: index and record differ")
-        (total,) = self.index.one("SELECT count(*) FROM chunk WHERE inlined = 0")
+                self.compare(record)
+        for ident, segment, data in self.index.all("SELECT id, segment, data FROM inline_chunk NATURAL JOIN chunk"):
+            record = store.Record(self.segment(segment), data)
+            record.load(data)
+            need(record.id == ident, f"inline chunk {ident} is another")
+            live += 1
+            self.compare(record)
+        (total,) = self.index.one("SELECT count(*) FROM chunk")
         need(live == total, f"{total} chunks in the index, {live} of them found by scanning")
         return records, live
+
+    def compare(self, record):
+        """A record, and what the index says of its chunk and of its extents."""
+        row, frames = self.index.chunk(record.id)
+        same = (index.u64(row["sequence"]), row["stored_len"], row["plain_len"], row["data_start"], frames)
+        found = (record.sequence, record.stored_len, record.plain_len, record.data_start, record.frames)
+        need(same == found, f"chunk {record.id}: index and record differ")
+        extents = self.index.all("SELECT ino, off, len, chunk_off FROM extent WHERE chunk = ?", record.id)
+        need(row["refs"] == len(extents) > 0, f"chunk {record.id}: the number of its extents")
+        need(row["mapped"] == sum(x["len"] for x in extents), f"chunk {record.id}: what its extents map")
+        for x in extents:
+            need(covers(record.ranges, *x), f"chunk {record.id}: an extent that is not in its ranges")
+
+
+def covers(ranges, ino, off, length, chunk_off):
+    """Whether bytes [chunk_off, chunk_off + length) of a chunk are, by its ranges, those at off of the inode."""
+    at = 0
+    for range_ino, range_off, n in ranges:
+        begin, end = max(at, chunk_off), min(at + n, chunk_off + length)
+        if begin < end and (range_ino, range_off + begin - at) != (ino, off + begin - chunk_off):
+            return False
+        at += n
+    return chunk_off + length <= at
 
 
 def write(path, inode, volume, extract):
