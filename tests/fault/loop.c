@@ -241,7 +241,7 @@ static void adopt(struct job *j)
 	model_free(r->m);
 	r->m = found;
 	run_synced(r);
-	r->names[r->m->step] = r->m->names;
+	r->names[r->m->step] = r->names_amid[r->m->step] = r->m->names;
 }
 
 static void judge(struct job *j, bool hit)
@@ -279,7 +279,7 @@ static bool one_run(struct job *j, uint64_t *met)
 	r->fx.disk = r->fx.io = sim_clone(j->base);
 	r->m = model_copy(j->prepared);
 	r->names_synced = r->m->step;
-	r->names[r->m->step] = r->m->names;
+	r->names[r->m->step] = r->names_amid[r->m->step] = r->m->names;
 	r->nevents = 0;
 	j->doubts = 0;
 	if (!j->scenario->alone)
@@ -373,7 +373,8 @@ static void run_scenario(const struct scenario *s, const char *kind, uint64_t nt
 	r->a = malloc(RUN_WRITE + 1);
 	r->b = malloc(RUN_WRITE + 1);
 	r->names = calloc(FAULT_STEPS + 1, sizeof(*r->names));
-	assert_true(r->a && r->b && r->names);
+	r->names_amid = calloc(FAULT_STEPS + 1, sizeof(*r->names_amid));
+	assert_true(r->a && r->b && r->names && r->names_amid);
 	r->rng = rng_seed(0);
 	r->on_fail = failed;
 	j->scenario = s;
@@ -387,6 +388,7 @@ static void run_scenario(const struct scenario *s, const char *kind, uint64_t nt
 	free(r->a);
 	free(r->b);
 	free(r->names);
+	free(r->names_amid);
 	free(j);
 }
 

@@ -20,7 +20,7 @@ void step_begin(struct job *j)
 	r->m->step++;
 	if (r->m->step >= FAULT_STEPS)
 		run_fail(r, "the script has too many steps");
-	r->names[r->m->step] = r->m->names;
+	r->names[r->m->step] = r->names_amid[r->m->step] = r->m->names;
 }
 
 void step_end(struct run **r)
@@ -31,7 +31,7 @@ void step_end(struct run **r)
 void op_begin(struct job *j)
 {
 	run_adopt_root(&j->run);
-	j->run.names[j->run.m->step] = j->run.m->names;
+	j->run.names[j->run.m->step] = j->run.names_amid[j->run.m->step] = j->run.m->names;
 }
 
 /* --- names -------------------------------------------------------------------------------------------------------- */

@@ -130,8 +130,10 @@ void op_write(struct job *j, const char *path, size_t len, uint64_t off, int fla
 		abort();
 	fill_data(&r->rng, buf, len);
 	if (f) {
-		if (flags & O_TRUNC)
+		if (flags & O_TRUNC) {
 			model_truncate(r->m, i, 0);
+			i->mtime = i->ctime = r->m->now;
+		}
 		if (write_at(j, f, i, buf, len, off) && flags & (O_SYNC | O_DSYNC) && !j->doubts)
 			run_synced_inode(r, i);
 		closed(j, f);
@@ -245,14 +247,15 @@ bool op_open(struct job *j)
 {
 	STEP(j, "open");
 	struct err e = {0};
-	bool did;
 
 	r->fx.io = r->fx.options.io = r->fx.disk;
 	r->fx.options.clock = &r->fx.clock.clock;
-	did = job_did(j, CALL(j, core_open(&r->fx.options, &r->fx.core, &e)));
-	if (!did)
-		r->fx.core = NULL;
-	return did;
+	r->fx.core = NULL;
+	struct core *c = NULL;
+	int ret = CALL(j, core_open(&r->fx.options, &c, &e));
+	(void)job_did(j, ret);
+	r->fx.core = ret ? NULL : c; /* open, even if it has stopped meanwhile */
+	return !ret;
 }
 
 void op_close(struct job *j)
