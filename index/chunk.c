@@ -52,7 +52,6 @@ static int chunk_move(struct index *ix, const struct index_chunk *c)
 
 	if (ret <= 0)
 		return ret ? ret : -EIO;
-	ret = 0;
 	if (old.refs) {
 		ret =
 		    count_segment(ix, old.segment, -(int64_t)count_live(old.mapped, old.stored_len, old.plain_len), -1);

@@ -97,7 +97,7 @@ static int compact_wait(const struct mounted *m, struct status *s, struct err *e
 static int compact(const struct mounted *m, bool all, struct err *e)
 {
 	const struct sigaction action = {.sa_handler = on_signal};
-	struct status s;
+	struct status s = {0};
 	char text[32];
 
 	(void)sigaction(SIGINT, &action, NULL);

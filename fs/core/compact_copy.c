@@ -136,7 +136,7 @@ static int copy_arrange(struct copy *cp)
 	size_t n = 0;
 
 	cp->order = malloc((cp->parts + 1) * sizeof(*cp->order));
-	cp->chunk = malloc((cp->parts + 1) * sizeof(*cp->chunk));
+	cp->chunk = calloc(cp->parts + 1, sizeof(*cp->chunk));
 	if (!cp->order || !cp->chunk)
 		return -ENOMEM;
 	for (size_t i = 0; i < cp->parts; i++)
