@@ -24,7 +24,7 @@ enum mode { MODE_STOP, MODE_IDLE, MODE_BUSY, MODE_URGENT, MODE_ASKED, MODE_ASKED
 static const struct compact_rule rules[MODES] = {
     [MODE_IDLE] = {.dead = 20, .dead_bytes = 512 << 10, .inline_live = 256 << 10, .open = true},
     [MODE_BUSY] = {.dead = 50, .dead_bytes = 4 << 20, .inline_live = BUSY_INLINE},
-    [MODE_URGENT] = {.dead = 5, .dead_bytes = 64 << 10, .inline_live = UINT64_MAX, .open = true, .emptiest = true},
+    [MODE_URGENT] = {.dead = 10, .dead_bytes = 64 << 10, .inline_live = UINT64_MAX, .open = true, .emptiest = true},
     [MODE_ASKED] = {.dead = 20, .dead_bytes = 64 << 10, .inline_live = 1, .open = true},
     [MODE_ASKED_ALL] = {.dead = 0, .dead_bytes = 4096, .inline_live = 1, .open = true},
 };
@@ -35,7 +35,9 @@ struct compact {
 
 	pthread_mutex_t lock; /* all of this block */
 	pthread_cond_t cond;  /* CLOCK_MONOTONIC */
-	bool stopping, urged, stop_asked;
+	bool stopping, stop_asked;
+	bool urged, rescued;             /* somebody waits for room; what it last came to */
+	bool no_room;                    /* there was nothing to find, and no commit since */
 	bool changed_idle, changed_busy; /* something was committed since the last search for victims found none */
 	enum mode asked;                 /* MODE_STOP: nobody asks */
 	struct core_compact_status status;
@@ -151,6 +153,10 @@ static int pass_begin(struct core *c, enum mode mode)
 	if (ret)
 		return ret;
 	status_progress(k, left);
+	/* A victim that is moved by half only takes space. */
+	if (!space_claim_scratch(c, k->victim.live, 0))
+		return -ENOSPC;
+	space_unclaim(c, k->victim.live);
 	if (k->victim.open) {
 		pipeline_segment_roll(c->pipeline, k->victim.segment);
 		if (pipeline_segment_get(c->pipeline, k->victim.segment, &s) || s.open)
@@ -262,10 +268,10 @@ static enum mode await(struct core *c)
 
 		if (k->stopping)
 			return MODE_STOP;
+		if (k->urged)
+			return MODE_URGENT;
 		if (k->asked)
 			return k->asked;
-		if (k->urged && now >= k->next_any)
-			return MODE_URGENT;
 		if (!k->in_pass && !k->changed_idle && !k->changed_busy && !k->urged) {
 			buffer_free(k);
 			(void)pthread_cond_wait(&k->cond, &k->lock);
@@ -300,6 +306,19 @@ static bool asked_stop(struct compact *k)
 	return k->stop_asked || k->stopping;
 }
 
+/* Whoever waits for room learns what came of it, once a victim is done with or there is none. */
+static void urge_result(struct compact *k, enum mode mode, int ret)
+{
+	SCOPED_LOCK(&k->lock);
+
+	if (!k->urged || ret == -EAGAIN || (!ret && k->in_pass))
+		return;
+	k->rescued = !ret && k->victim.total > k->pass_stored;
+	k->no_room = ret && mode == MODE_URGENT;
+	k->urged = false;
+	(void)pthread_cond_broadcast(&k->cond);
+}
+
 /* What a step's result means for the next one. */
 static void work_result(struct core *c, enum mode mode, int ret, uint64_t began)
 {
@@ -308,6 +327,7 @@ static void work_result(struct core *c, enum mode mode, int ret, uint64_t began)
 	bool asked = mode == MODE_ASKED || mode == MODE_ASKED_ALL;
 
 	k->next_busy = now + took / 3 * 7;
+	urge_result(k, mode, ret);
 	if (ret == -EAGAIN) {
 		SCOPED_LOCK(&k->lock);
 		wait_until(k, POLL / 10);
@@ -315,12 +335,11 @@ static void work_result(struct core *c, enum mode mode, int ret, uint64_t began)
 	} else if (ret) {
 		SCOPED_LOCK(&k->lock);
 		/* Without a victim there is nothing to do until something changes. */
-		k->urged = k->urged && mode != MODE_URGENT;
 		if (ret == -ENOENT)
 			k->changed_busy = k->changed_busy && mode == MODE_URGENT;
 		if (ret == -ENOENT && mode != MODE_BUSY && mode != MODE_URGENT)
 			k->changed_idle = false;
-		k->next_any = now + (ret == -ENOENT ? took * SCAN_SHARE : mode == MODE_URGENT ? SECOND : RETRY);
+		k->next_any = now + (ret == -ENOENT || mode == MODE_URGENT ? took * SCAN_SHARE : RETRY);
 	}
 	if (asked && ret)
 		asked_end(k, ret == -ENOENT ? 0 : ret);
@@ -378,16 +397,22 @@ void compact_changed(struct core *c)
 
 	SCOPED_LOCK(&k->lock);
 	k->changed_idle = k->changed_busy = true;
+	k->no_room = false;
 	(void)pthread_cond_broadcast(&k->cond);
 }
 
-void compact_urge(struct core *c)
+bool compact_find_room(struct core *c)
 {
 	struct compact *k = c->compact;
 
 	SCOPED_LOCK(&k->lock);
+	if (!k->running || k->stopping || k->no_room)
+		return false;
 	k->urged = true;
 	(void)pthread_cond_broadcast(&k->cond);
+	while (k->urged && !k->stopping)
+		(void)pthread_cond_wait(&k->cond, &k->lock);
+	return !k->urged && k->rescued;
 }
 
 /* --- asked for ---------------------------------------------------------------------------------------------------- */

@@ -73,6 +73,7 @@ struct copy {
 	size_t regions;
 	uint8_t *buffer; /* borrowed: room bytes for the parts */
 	size_t room, used;
+	size_t claimed;    /* bytes of STORE */
 	uint64_t *damaged; /* segments with frames that cannot be read */
 	size_t ndamaged;
 	unsigned pending; /* chunks being sealed; this, ret and err under core.memory_lock */

@@ -256,6 +256,12 @@ int copy_make(struct core *c, struct compact_pass *pass, uint8_t *buffer, size_t
 	ret = copy_plan(cp, pass);
 	if (!ret)
 		ret = copy_read(cp);
+	if (!ret && cp->used) {
+		if (space_claim_scratch(c, cp->used, cp->exts))
+			cp->claimed = cp->used;
+		else
+			ret = err_set(e, -ENOSPC, ERR_SPACE, "STORE has no room for a copy");
+	}
 	if (!ret)
 		ret = copy_seal(cp, e);
 	if (ret || !cp->exts) {
@@ -270,6 +276,7 @@ void copy_free(struct copy *cp)
 {
 	for (size_t i = 0; i < cp->chunks; i++)
 		chunk_forget(cp->core, cp->chunk[i].id);
+	space_unclaim(cp->core, cp->claimed);
 	free(cp->ext);
 	free(cp->part);
 	free(cp->order);

@@ -106,6 +106,18 @@ void space_unclaim(struct core *c, size_t len)
 	c->space.claimed -= len;
 }
 
+bool space_claim_scratch(struct core *c, size_t len, uint64_t rows)
+{
+	uint64_t dirty = rows_dirty(c), need;
+
+	SCOPED_LOCK(&c->memory_lock);
+	need = need_locked(c, dirty + rows, len) + c->space.margin / 2;
+	if (avail_locked(c, need) < need)
+		return false;
+	c->space.claimed += len;
+	return true;
+}
+
 /* --- quarantine --------------------------------------------------------------------------------------------------- */
 
 struct oldest {
@@ -185,7 +197,7 @@ static bool find_room(struct core *c, unsigned *step)
 		(void)!cut_wait(c, NULL);
 		return true;
 	}
-	return purge_oldest(c);
+	return purge_oldest(c) || compact_find_room(c);
 }
 
 static int refuse(struct core *c)

@@ -352,6 +352,9 @@ bool space_lacks(int ret);
  * segments), or -ENOSPC. No locks may be held. */
 int space_claim(struct core *c, size_t len) MUST_CHECK;
 void space_unclaim(struct core *c, size_t len);
+/* The same for what compaction copies, with this many rows of the index: from half of what is set aside, and without
+ * looking for more. False: no room. */
+bool space_claim_scratch(struct core *c, size_t len, uint64_t rows);
 /* The same for a new name or extended attribute of this many bytes, which is not kept but entered at once. */
 int space_for_name(struct core *c, size_t bytes) MUST_CHECK;
 /* Before a change that needs none: where space is short, transactions are kept small. No locks may be held. */
@@ -411,8 +414,9 @@ int compact_start(struct core *c) MUST_CHECK;
 void compact_stop(struct core *c);
 /* A cut has changed something. */
 void compact_changed(struct core *c);
-/* STORE is short of space: compaction begins at once, with what gives most for the least. Does not wait. */
-void compact_urge(struct core *c);
+/* STORE is short of space: has the segment with the least to copy compacted at once, and waits. False when that gave
+ * nothing. No locks may be held. */
+bool compact_find_room(struct core *c);
 /* Bytes of file data's memory that compaction keeps for itself. */
 size_t compact_memory(uint64_t memory);
 

@@ -5,9 +5,11 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 
-from apfsmount import MIB, NIGHTLY, SANITIZED, Volume, check, main, need, run, say, tool
+from apfsmount import MIB, NIGHTLY, SANITIZED, Skip, Volume, check, main, need, run, say, tool
+from powerdisk import Disk
 
 SIZE = (256 if NIGHTLY else 8 if SANITIZED else 24) * MIB
 BLOCK = 4096
@@ -125,4 +127,40 @@ def interrupted():
         check(content(v.path("f")) == want, "another content")
 
 
-main(random_overwrite, asked_for, interrupted)
+def full_disk():
+    """A full disk of which every second small file was deleted: no segment is dead, but the space can be written to."""
+    need("mkfs.ext4", "losetup")
+    if os.getuid() != 0:
+        raise Skip("only root can mount a disk")
+    rng = random.Random(4)
+    with (
+        tempfile.TemporaryDirectory(prefix="apfs-compact-") as folder,
+        Disk("ext4", "shutdown", folder, 160 * MIB) as disk,
+        Volume("--memory", "64M", store=f"{disk.path}/store") as v,
+    ):
+        data = rng.randbytes(MIB // 4)
+        names = []
+        with contextlib.suppress(OSError):
+            while True:
+                with open(v.path(f"f{len(names)}"), "wb") as f:
+                    f.write(len(names).to_bytes(8, "little") + data)
+                names.append(f"f{len(names)}")
+        run(tool("apfs"), "sync", v.mnt, status=None)
+        check(len(names) > 200, f"only {len(names)} files fitted")
+        for name in names[::2]:
+            os.unlink(v.path(name))
+        v.sync()
+        room = len(names) // 2 * 6 // 10
+        for number in range(room):
+            with open(v.path(f"new{number}"), "wb") as f:
+                f.write(data)
+                os.fsync(f.fileno())
+        v.remount()
+        for number in range(room):
+            check(content(v.path(f"new{number}")) == data, f"new{number} is another")
+        for number in range(1, len(names), 2):
+            check(content(v.path(names[number])) == number.to_bytes(8, "little") + data, f"{names[number]} is another")
+        say(f"{len(names)} files; of {len(names[::2])} that were deleted the room of {room} was written")
+
+
+main(random_overwrite, asked_for, interrupted, full_disk)
