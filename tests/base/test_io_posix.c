@@ -301,6 +301,24 @@ static void test_lock(void **state)
 	fx->io = again;
 }
 
+/* A file that is open with IO_LOCK is closed to others with IO_LOCK, whoever holds STORE. */
+static void test_lock_file(void **state)
+{
+	struct fixture *fx = *state;
+	struct io_file *one, *two;
+
+	assert_int_equal(io_open(fx->io, "f", IO_WRITE | IO_LOCK, &one), -ENOENT);
+	assert_int_equal(io_open(fx->io, "f", IO_WRITE | IO_CREATE | IO_LOCK, &one), 0);
+	assert_int_equal(io_open(fx->io, "f", IO_WRITE | IO_CREATE | IO_LOCK, &two), -EBUSY);
+	assert_int_equal(io_open(fx->io, "f", IO_READ | IO_LOCK, &two), -EBUSY);
+	assert_int_equal(io_open(fx->io, "f", IO_WRITE, &two), 0);
+	io_close(two);
+	assert_int_equal(lock_elsewhere(fx->dir), 0);
+	io_close(one);
+	assert_int_equal(io_open(fx->io, "f", IO_READ | IO_LOCK, &two), 0);
+	io_close(two);
+}
+
 static void test_lock_ends_with_its_process(void **state)
 {
 	struct fixture *fx = *state;
@@ -444,20 +462,11 @@ static void test_signals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    T(test_new_errors),
-	    T(test_read_write),
-	    T(test_offsets_beyond_range),
-	    T(test_allocate),
-	    T(test_short_write),
-	    T(test_directories),
-	    T(test_names),
-	    T(test_paths_stay_inside),
-	    T(test_space),
-	    T(test_lock),
-	    T(test_lock_ends_with_its_process),
-	    T(test_read_file),
-	    T(test_replace_file),
-	    T(test_signals),
+	    T(test_new_errors), T(test_read_write),        T(test_offsets_beyond_range),
+	    T(test_allocate),   T(test_short_write),       T(test_directories),
+	    T(test_names),      T(test_paths_stay_inside), T(test_space),
+	    T(test_lock),       T(test_lock_file),         T(test_lock_ends_with_its_process),
+	    T(test_read_file),  T(test_replace_file),      T(test_signals),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

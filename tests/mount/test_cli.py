@@ -55,7 +55,7 @@ def background(v, *argv, **options):
 
 def help_texts():
     need()
-    for argv in ([tool("apfs-mount")], [tool("apfs")], *([tool("apfs"), c] for c in ("init", "info", "passwd", "export-index", "sync", "umount"))):
+    for argv in ([tool("apfs-mount")], [tool("apfs")], *([tool("apfs"), c] for c in ("init", "info", "passwd", "key", "export-index", "sync", "umount"))):
         out = run(*argv, "--help")
         check("STORE" in out or "MOUNT" in out or "PATH" in out, f"{argv} --help: {out}")
         if len(argv) == 1:
