@@ -135,13 +135,14 @@ static int write_step(struct core *c, struct node *n, const uint8_t *src, size_t
 	if (p && piece_writable(p) && p->pos + p->len == p->buffer->len) {
 		b = p->buffer;
 		if (b->len < b->cap) {
-			*done = k < b->cap - b->len ? k : b->cap - b->len;
-			ret = map_extend(&n->map, p, *done);
+			k = k < b->cap - b->len ? k : b->cap - b->len;
+			ret = map_extend(&n->map, p, k);
 			if (ret)
 				return ret;
-			memcpy(b->data + b->len, src, *done);
-			b->len += (uint32_t)*done;
-			n->pending_bytes += *done;
+			memcpy(b->data + b->len, src, k);
+			b->len += (uint32_t)k;
+			n->pending_bytes += k;
+			*done = k;
 			return 0;
 		}
 		cap = 2 * (size_t)b->cap < room ? 2 * (size_t)b->cap : room; /* appended to again and again */
