@@ -158,6 +158,19 @@ static void keys_settle(struct core *c)
 	keyring_forget_root(c->keyring);
 }
 
+/* Without its root nobody can even ask a mount to end. */
+static int root_check(struct core *c, struct err *e)
+{
+	struct index_inode root;
+	int ret = index_inode_get(c->index, CORE_ROOT, &root);
+
+	if (ret == -ENOENT)
+		ret = -EUCLEAN;
+	return ret ? err_set(e, ret, ERR_INDEX, "the root directory cannot be read: %s; run `apfs check`",
+	                     strerror(-ret))
+	           : 0;
+}
+
 int core_open(const struct core_options *o, struct core **out, struct err *e)
 {
 	struct core *c = calloc(1, sizeof(*c));
@@ -182,6 +195,8 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 		space_init(c);
 	if (!ret)
 		ret = pipeline_init(c, e);
+	if (!ret)
+		ret = root_check(c, e);
 	if (!ret)
 		ret = recover(c, e);
 	if (!ret)

@@ -69,6 +69,19 @@ def flip(path, offset):
         f.write(bytes([byte ^ 0x10]))
 
 
+def damage(v):
+    """Flips a byte of a file's data in the middle of the largest segment: the files that the report names."""
+    path = max(v.segments(), key=os.path.getsize)
+    for offset in range(os.path.getsize(path) // 2, os.path.getsize(path), 3000):
+        flip(path, offset)
+        r = report(v, "--data", status=None)
+        if r["status"] == DATA:
+            return r["files"]
+        check(r["status"] in (CLEAN, SPARE), f"{r}")  # no file's data: what nobody uses, or a record's header
+        flip(path, offset)
+    check(False, "no byte belongs to a file")
+
+
 def clean():
     """A whole store is in order, is not touched, and is refused while mounted or with a wrong passphrase."""
     need()
@@ -137,8 +150,7 @@ def damaged_data():
             made["d0/e/big"] = rng.randbytes(3 << 20)
             f.write(made["d0/e/big"])
         v.umount()
-        path = max(v.segments(), key=os.path.getsize)
-        flip(path, os.path.getsize(path) // 2)
+        damage(v)
         check("in order" in apfs_check(v), "without --data no record is read")
         r = report(v, "--data", status=DATA)
         check(r["damaged_files"] == len(r["files"]) >= 1 and r["worst"] == "data", f"{r}")
@@ -262,9 +274,7 @@ def partial_overwrite():
         with open(v.path("f"), "wb") as f:
             f.write(data)
         v.umount()
-        path = max(v.segments(), key=os.path.getsize)
-        flip(path, os.path.getsize(path) // 2)
-        ((first, length),) = report(v, "--data", status=DATA)["files"][0]["ranges"]
+        ((first, length),) = damage(v)[0]["ranges"]
         v.mount()
         fd = os.open(v.path("f"), os.O_RDWR)
         page = first + length // 2 // 4096 * 4096
@@ -285,6 +295,45 @@ def partial_overwrite():
         os.truncate(v.path("f"), first)
         v.umount()
         report(v, "--data")
+
+
+def compacted():
+    """After compaction all is in order; what is damaged stays damaged, as it is, and the rest is compacted around it."""
+    need()
+    rng = random.Random(seed())
+    with Volume() as v:
+        made = fill(v, rng, files=60)
+        for number in range(0, 60, 3):
+            name = os.path.join("d%d" % (number % 5), "e", f"f{number}")
+            if number % 2:
+                os.unlink(v.path(name))
+                del made[name]
+            else:
+                made[name] = made[name][:100] + b"changed" + made[name][107:]
+                with open(v.path(name), "r+b") as f:
+                    f.write(made[name])
+        v.sync()
+        run(tool("apfs"), "compact", "--all", v.mnt)
+        v.umount()
+        report(v, "--data")
+        bad = {f["path"] for f in damage(v)}
+        v.mount()
+        for number in range(60):
+            name = os.path.join("d%d" % (number % 5), "e", f"f{number}")
+            if number % 4 and name in made and name not in bad:
+                os.unlink(v.path(name))
+                del made[name]
+        v.sync()
+        status, out = run(tool("apfs"), "compact", "--all", v.mnt, status=None, timeout=120)
+        say(f"compact: {status} {out.strip()[-200:]}")
+        for name, data in made.items():
+            try:
+                with open(v.path(name), "rb") as f:
+                    check(f.read() == data and name not in bad, f"{name} has other data, or is whole again")
+            except OSError as e:
+                check(e.errno == errno.EIO and name in bad, f"{name}: {e}")
+        v.umount()
+        check({f["path"] for f in report(v, "--data", status=DATA)["files"]} == bad, "other files are damaged than were")
 
 
 def damaged_index():
@@ -308,13 +357,9 @@ def damaged_index():
             out = report(v, status=None)
             try:
                 v.mount()
-            except (Failure, OSError) as e:  # it is not mounted, or its root cannot be read
+            except Failure as e:
                 check(out["status"] == INDEX, f"{e} {out}")
                 outcomes["refused"] += 1
-                if isinstance(e, OSError):
-                    check(e.errno == errno.EIO, f"{e}")
-                    run(tool("apfs"), "umount", v.mnt, status=None)
-                    v.daemon.wait(120)
                 v.daemon = None
             else:
                 outcomes[use_damaged(v, out)] += 1
@@ -411,4 +456,4 @@ def stopped():
         check(process.returncode == STOPPED and r["stopped"] and not r["clean"], f"{process.returncode} {r}")
 
 
-main(clean, after_kill, damaged_data, lost_segment, partial_overwrite, damaged_index, superblocks, stopped)
+main(clean, after_kill, damaged_data, lost_segment, partial_overwrite, compacted, damaged_index, superblocks, stopped)
