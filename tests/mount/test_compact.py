@@ -11,7 +11,7 @@ import time
 from apfsmount import MIB, NIGHTLY, SANITIZED, Skip, Volume, check, main, need, run, say, tool
 from powerdisk import Disk
 
-SIZE = (256 if NIGHTLY else 8 if SANITIZED else 24) * MIB
+SIZE = (256 if NIGHTLY else 8 if SANITIZED else 16) * MIB
 BLOCK = 4096
 
 
