@@ -401,6 +401,17 @@ void compact_changed(struct core *c)
 	(void)pthread_cond_broadcast(&k->cond);
 }
 
+uint64_t compact_could_find(struct core *c, uint64_t scratch)
+{
+	bool running;
+
+	{
+		SCOPED_LOCK(&c->compact->lock);
+		running = c->compact->running && !c->compact->stopping;
+	}
+	return running ? compact_dead(c, &rules[MODE_URGENT], scratch) : 0;
+}
+
 bool compact_find_room(struct core *c)
 {
 	struct compact *k = c->compact;

@@ -113,6 +113,9 @@ struct compact_rule {
 int compact_choose(struct core *c, const struct compact_rule *rule, const uint64_t *skip, size_t nskip,
                    struct compact_victim *out, uint64_t *bytes) MUST_CHECK;
 
+/* Dead bytes in segments that the rule admits and of which at most live_max bytes are live. */
+uint64_t compact_dead(struct core *c, const struct compact_rule *rule, uint64_t live_max);
+
 /* For tests, without the background thread: compacts in the calling thread until there is nothing left, as
  * core_compact_start does. */
 int compact_run(struct core *c, bool all) MUST_CHECK;

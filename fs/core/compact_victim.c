@@ -80,6 +80,19 @@ static double score(const struct compact_victim *v, const struct compact_rule *r
 	return dead / (double)(v->total + v->live) * (double)(newest - v->segment + 1);
 }
 
+uint64_t compact_dead(struct core *c, const struct compact_rule *rule, uint64_t live_max)
+{
+	struct candidates l = {0};
+	uint64_t dead = 0;
+	int ret = candidates(c, rule, NULL, 0, &l);
+
+	for (size_t i = 0; i < l.n && !ret; i++)
+		if (l.v[i].live <= live_max)
+			dead += l.v[i].total - l.v[i].live;
+	free(l.v);
+	return dead;
+}
+
 int compact_choose(struct core *c, const struct compact_rule *rule, const uint64_t *skip, size_t nskip,
                    struct compact_victim *out, uint64_t *bytes)
 {

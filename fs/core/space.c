@@ -12,7 +12,8 @@
 #define MIB             ((uint64_t)1 << 20)
 #define AGE_NS          1000000000ull /* how long an answer about STORE's space is believed while there is plenty */
 #define PLENTY          (1024 * MIB)
-#define MARGIN          (8 * MIB)
+#define MARGIN_MIN      (8 * MIB)
+#define MARGIN_MAX      (64 * MIB)       /* a segment: compaction copies into half of it */
 #define MARGIN_SHARE    16u              /* of the disk at most */
 #define SLACK           (64 * MIB)       /* short of space: less than this is left beyond the margin */
 #define STORED_OVERHEAD 64u              /* of each buffer: nonces, tags, its share of the record's table */
@@ -25,6 +26,7 @@
 #define SMALL_SHARE     64u /* of the disk at most, for the log and for a segment */
 #define SEGMENT_MIN     (2 * MIB)
 #define STATFS_BLOCK    4096u
+#define DEAD_SHARE      8u  /* of dead bytes that compaction may not find */
 #define STATFS_SHARE    64u /* of the room: records, tables and the index's rows, for large writes */
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
@@ -38,7 +40,9 @@ void space_init(struct core *c)
 	struct io_space s;
 	uint64_t total = io_space(c->io, &s) ? UINT64_MAX : s.total;
 
-	c->space.margin = min_u64(MARGIN, total / MARGIN_SHARE);
+	c->space.margin = min_u64(MARGIN_MAX, total / SMALL_SHARE);
+	if (c->space.margin < MARGIN_MIN)
+		c->space.margin = min_u64(MARGIN_MIN, total / MARGIN_SHARE);
 	c->space.slack = min_u64(SLACK, total / MARGIN_SHARE);
 	c->space.checkpoint = min_u64(CHECKPOINT, total / SMALL_SHARE);
 	c->space.segment = min_u64(PIPELINE_SEGMENT_SIZE, total / SMALL_SHARE + SEGMENT_MIN);
@@ -189,7 +193,7 @@ static bool cut_helps(struct core *c)
 	return freed || c->dirty_bytes;
 }
 
-/* One attempt at finding room: false when there is none left to make. */
+/* One attempt at finding room without giving anything up: false when there is none left to make. */
 static bool find_room(struct core *c, unsigned *step)
 {
 	if (*step < CUTS && cut_helps(c)) {
@@ -197,7 +201,7 @@ static bool find_room(struct core *c, unsigned *step)
 		(void)!cut_wait(c, NULL);
 		return true;
 	}
-	return purge_oldest(c) || compact_find_room(c);
+	return compact_find_room(c);
 }
 
 static int refuse(struct core *c)
@@ -222,7 +226,7 @@ static int admit(struct core *c, uint64_t data, uint64_t index, uint64_t margin)
 	int ret = core_may_write(c);
 
 	while (!ret && !fits(c, data, index, margin, data != 0)) {
-		if (!find_room(c, &step))
+		if (!find_room(c, &step) && !purge_oldest(c))
 			return refuse(c);
 		ret = core_may_write(c);
 	}
@@ -305,24 +309,38 @@ void space_keep(struct core *c)
 		reserve_grow(c->io, s.avail);
 }
 
+/* What was deleted or not yet compressed is space already, but nobody can see it; and where nothing is to be seen, a
+ * write would look for more. */
+static void look_for_room(struct core *c)
+{
+	unsigned step = 0;
+	bool enough = fits(c, POOL_BLOCK, 0, c->space.margin, false);
+
+	if (c->opt.read_only || core_may_write(c))
+		return;
+	if (enough && space_is_short(c) && cut_helps(c))
+		(void)!cut_wait(c, NULL);
+	while (!fits(c, POOL_BLOCK, 0, c->space.margin, false) && find_room(c, &step))
+		;
+}
+
 /* --- statfs ------------------------------------------------------------------------------------------------------- */
 
 int core_statfs(struct core *c, struct core_statfs *out)
 {
-	uint64_t rows, need, avail;
+	uint64_t rows, need, avail, dead = 0;
 	struct io_space s;
 	int ret = 0;
 
-	/* What was deleted or not yet compressed is space already, but nobody can see it. */
-	(void)fits(c, 0, 0, c->space.margin, false);
-	if (!c->opt.read_only && space_is_short(c) && cut_helps(c))
-		(void)!cut_wait(c, NULL);
+	look_for_room(c);
+	if (!c->opt.read_only && space_is_short(c))
+		dead = compact_could_find(c, c->space.margin / 2);
 	rows = rows_dirty(c);
 	{
 		SCOPED_LOCK(&c->memory_lock);
 		ret = io_space(c->io, &s);
 		need = need_locked(c, rows, 0) + c->space.margin;
-		avail = c->space.failed ? 0 : s.avail + atomic_load(&c->space.quarantine);
+		avail = c->space.failed ? 0 : s.avail + atomic_load(&c->space.quarantine) + dead - dead / DEAD_SHARE;
 	}
 	if (ret)
 		return ret;

@@ -417,6 +417,8 @@ void compact_changed(struct core *c);
 /* STORE is short of space: has the segment with the least to copy compacted at once, and waits. False when that gave
  * nothing. No locks may be held. */
 bool compact_find_room(struct core *c);
+/* About how many bytes that may find, with this much space to copy to. */
+uint64_t compact_could_find(struct core *c, uint64_t scratch);
 /* Bytes of file data's memory that compaction keeps for itself. */
 size_t compact_memory(uint64_t memory);
 
