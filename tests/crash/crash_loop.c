@@ -12,6 +12,7 @@
 #include "tests/crash/loop.h"
 #include "tests/crash/small.h"
 
+#include <fcntl.h>
 #include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -48,10 +49,51 @@ static void random_op(struct run *r)
 	ops[k].op(r);
 }
 
+static void overwrite(struct run *r, struct model_inode *i, size_t len, uint64_t off)
+{
+	struct core_file *f;
+
+	run_use(r, i);
+	run_expect(r, core_file_open(r->fx.core, i->ino, O_WRONLY, &f), 0);
+	fill_random(&r->rng, r->a, len);
+	run_expect(r, core_file_write(f, r->a, len, off, CORE_WRITE_CACHED), 0);
+	model_write(r->m, i, r->a, len, off);
+	core_file_close(f);
+}
+
+/* The model can tell what was changed and what was synced only if they are different steps. */
+static void next_step(struct loop *l)
+{
+	loop_step_end(l);
+	loop_step_begin(l);
+}
+
+/* Segments of which a part is dead: files that are written, and then written again in places. */
+static void churn(struct loop *l)
+{
+	struct run *r = &l->run;
+
+	run_say(r, "churn");
+	for (unsigned n = 0; n < 12; n++) {
+		struct model_inode *i = run_pick(r, run_is_file);
+		if (!i || r->m->step + 3 >= r->steps)
+			return;
+		if (n < 6)
+			overwrite(r, i, 20000 + (size_t)run_below(r, 60000), 4096 * run_below(r, 8));
+		else
+			overwrite(r, i, 4096 * (1 + (size_t)run_below(r, 3)), 4096 * run_below(r, 16));
+		next_step(l);
+		if (run_chance(r, 30))
+			run_op_fsync(r);
+		next_step(l);
+	}
+}
+
 static void compact(struct loop *l)
 {
 	struct run *r = &l->run;
 
+	churn(l);
 	run_say(r, "compact");
 	run_expect(r, core_sync(r->fx.core), 0);
 	run_synced(r);
@@ -82,7 +124,7 @@ static void random_run(const char *scenario, uint64_t seed)
 	static struct loop l;
 	struct run *r = &l.run;
 	bool timer = !strcmp(scenario, "timer"), compacts = !strcmp(scenario, "compact");
-	unsigned steps = 120;
+	unsigned steps = compacts ? 240 : 120;
 
 	loop_begin(&l, scenario, seed, steps);
 	l.checkpoint = run_chance(r, 70) ? 8192u << run_below(r, 6) : 0;
@@ -95,9 +137,9 @@ static void random_run(const char *scenario, uint64_t seed)
 		r->fx.options.commit_interval_ms = 2 + (uint32_t)run_below(r, 10);
 	r->fx.options.no_compact = !timer;
 	loop_remount(&l);
-	for (unsigned n = 1; n < steps; n++) {
+	while (r->m->step + 1 < steps) {
 		loop_step_begin(&l);
-		random_step(&l, compacts ? 80 : 10);
+		random_step(&l, compacts ? 100 : 10);
 		loop_step_end(&l);
 	}
 	loop_end(&l);
