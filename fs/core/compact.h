@@ -56,6 +56,7 @@ struct copy_chunk {
 	struct copy_part **first;
 	size_t parts;
 	uint32_t len;
+	uint8_t kind; /* enum policy_kind */
 };
 
 #define COPY_REGIONS 16

@@ -147,9 +147,10 @@ static int copy_arrange(struct copy *cp)
 		struct copy_chunk *k = &cp->chunk[cp->chunks];
 		uint32_t limit = chunk_limit(cp->core, cp->order[i]);
 
-		*k = (struct copy_chunk){.id = atomic_fetch_add(&cp->core->next_chunk, 1), .first = &cp->order[i]};
-		while (i < n && cp->order[i]->kind == (*k->first)->kind &&
-		       (!k->parts || k->len + cp->order[i]->len <= limit)) {
+		*k = (struct copy_chunk){.id = atomic_fetch_add(&cp->core->next_chunk, 1),
+		                         .first = &cp->order[i],
+		                         .kind = cp->order[i]->kind};
+		while (i < n && cp->order[i]->kind == k->kind && (!k->parts || k->len + cp->order[i]->len <= limit)) {
 			cp->order[i]->to = (uint32_t)cp->chunks;
 			cp->order[i]->to_pos = k->len;
 			k->len += cp->order[i]->len;
@@ -196,7 +197,7 @@ static int chunk_submit(struct copy *cp, const struct copy_chunk *k)
 {
 	struct core *c = cp->core;
 	struct copy_batch *b = malloc(sizeof(*b) + k->parts * sizeof(b->item[0]));
-	enum policy_kind kind = (enum policy_kind)(*k->first)->kind;
+	enum policy_kind kind = (enum policy_kind)k->kind;
 
 	if (!b)
 		return -ENOMEM;
