@@ -89,7 +89,7 @@ static int vacuum(struct index *ix, uint64_t bound, uint64_t *touched)
 		return ret;
 	ret = pragma_number(ix, STMT_PAGES, &pages);
 	/* The page, the one that refers to it, the free list, and the map. */
-	uint64_t most = 3 * VACUUM_PAGES + pages / MAPPED_PAGES;
+	uint64_t most = UINT64_C(3) * VACUUM_PAGES + pages / MAPPED_PAGES;
 	if (ret || unused < pages / 4 || bound + most * frame_size(ix) > vfs_wal_room(ix->vfs))
 		return ret;
 	*touched = most;
