@@ -58,7 +58,7 @@ int page_read(struct vfs *v, void *buf, size_t len, uint64_t off)
 		return vfs_fail(v, -EINVAL, SQLITE_IOERR_READ);
 	ssize_t n = vfs_half_read(v, &v->db, page, size, off - at);
 	if (n < 0)
-		return vfs_fail(v, (int)n, SQLITE_IOERR_READ);
+		return vfs_unread(v, (int)n);
 	int ret = (size_t)n == size ? page_open(v, number, page) : -EBADMSG;
 	if (ret == -EBADMSG && !whole && number == 1) {
 		header_make_up(size, page);

@@ -126,6 +126,7 @@ static int translate(const struct index *ix, int rc)
 		return -EBUSY;
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
+	case SQLITE_PROTOCOL: /* see vfs_unread */
 		if (rc == SQLITE_IOERR_NOMEM)
 			return -ENOMEM;
 		return io ? io : -EIO;
@@ -138,7 +139,9 @@ int index_error(struct index *ix)
 {
 	int ret = translate(ix, sqlite3_extended_errcode(ix->db));
 
-	if (ret != -EEXIST)
+	if (sqlite3_errcode(ix->db) == SQLITE_PROTOCOL)
+		log_error("index: index.db or index.db-wal cannot be read: %s", err_text(NULL, ret));
+	else if (ret != -EEXIST)
 		log_error("index: %s (%s)", sqlite3_errmsg(ix->db), err_text(NULL, ret));
 	/* A statement that failed may have taken the transaction with it. */
 	if (sqlite3_get_autocommit(ix->db))

@@ -51,6 +51,11 @@ int vfs_damaged(struct vfs *v, const char *fmt, ...)
 	return vfs_fail(v, -EIO, SQLITE_CORRUPT);
 }
 
+int vfs_unread(struct vfs *v, int error)
+{
+	return vfs_fail(v, error, v->at_once ? SQLITE_IOERR_READ : SQLITE_PROTOCOL);
+}
+
 void vfs_stop(struct vfs *v)
 {
 	atomic_store(&v->stopped, true);

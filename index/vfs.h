@@ -141,6 +141,9 @@ ssize_t vfs_half_read(struct vfs *v, struct vfs_half *h, void *buf, size_t len, 
 int vfs_half_room(struct vfs *v, struct vfs_half *h, size_t len, uint64_t off, uint8_t **room) MUST_CHECK;
 /* Notes damage, logs it, and gives SQLite's code for it. */
 int vfs_damaged(struct vfs *v, const char *fmt, ...) PRINTF(2, 3);
+/* SQLite's code for bytes that cannot be read: once it is open, one that spoils the statement only. SQLITE_IOERR would
+ * roll the transaction back, and SQLITE_CORRUPT keeps it from changing anything more. */
+int vfs_unread(struct vfs *v, int error);
 /* Called before SQLite writes at `off` of the WAL: 0 or -errno. */
 int vfs_wal_before_write(struct vfs *v, uint64_t off) MUST_CHECK;
 /* xSync of either file: 0 or -errno. */
