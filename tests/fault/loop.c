@@ -207,7 +207,7 @@ static void forget_nameless(struct job *j)
 	}
 }
 
-/* Everything is as the calls reported, and new things become durable. */
+/* Everything is as the calls reported. */
 static void judge_going_on(struct job *j, bool hit)
 {
 	struct run *r = &j->run;
@@ -217,8 +217,19 @@ static void judge_going_on(struct job *j, bool hit)
 		forget_nameless(j);
 	op_settle_doubts(j);
 	run_check_tree(r);
-	if (core_sync(r->fx.core) && !hit) /* may report what failed in the background */
+	/* It may yet report what failed in the background. */
+	int ret = core_sync(r->fx.core);
+	if (ret && !hit)
 		run_fail(r, "sync fails");
+	if (!ret)
+		run_synced(r);
+}
+
+/* New things become durable. */
+static void judge_new(struct job *j)
+{
+	struct run *r = &j->run;
+
 	(void)op_make(j, "after", S_IFREG | 0644);
 	op_write(j, "after", 10000, 0, 0);
 	op_sync(j);
@@ -249,7 +260,9 @@ static void judge(struct job *j, bool hit)
 	struct run *r = &j->run;
 
 	judge_image(j, sim_clone(r->fx.disk), j->nth % 3 ? j->nth : 0);
-	if (r->fx.core && core_failed(r->fx.core)) {
+	if (r->fx.core && !job_stopped(j))
+		judge_going_on(j, hit);
+	if (job_stopped(j)) {
 		j->stopped++;
 		judge_stopped(j);
 		sim_crash(r->fx.disk, 0);
@@ -259,7 +272,7 @@ static void judge(struct job *j, bool hit)
 		must_open(j);
 		adopt(j);
 	}
-	judge_going_on(j, hit);
+	judge_new(j);
 }
 
 /* --- running ------------------------------------------------------------------------------------------------------ */
