@@ -161,10 +161,10 @@ static int open_failed(struct index *ix, int ret, const struct err *why, struct 
 int index_open(struct io *io, uint32_t page_size, const struct index_sealer *sealer, struct index **out, struct err *e)
 {
 	struct err why = {0};
-	struct index *ix;
+	struct index *ix = NULL;
 	int ret = index_new(io, page_size, sealer, &ix, e);
 
-	if (ret)
+	if (!ix)
 		return ret;
 	ret = db_open(ix, &why);
 	if (!ret)
@@ -181,10 +181,10 @@ int index_open_read(struct io *io, uint32_t page_size, const struct index_sealer
                     struct err *e)
 {
 	struct err why = {0};
-	struct index *ix;
+	struct index *ix = NULL;
 	int ret = index_new(io, page_size, sealer, &ix, e);
 
-	if (ret)
+	if (!ix)
 		return ret;
 	vfs_read_only(ix->vfs);
 	ret = db_open(ix, &why);

@@ -99,10 +99,10 @@ static int slot_load(struct vfs *v, uint64_t number, const uint8_t **frame)
 {
 	ssize_t n = vfs_half_read(v, &v->wal, v->unit, slot_size(v), slot_offset(v, number));
 
+	*frame = v->unit + INDEX_NONCE;
 	if (n < 0)
 		return vfs_unread(v, (int)n);
 	int ret = n == slot_size(v) ? slot_open(v, number, v->unit) : -EBADMSG;
-	*frame = v->unit + INDEX_NONCE;
 	/* Without a salt: written by the open transaction after it rewrote a page, to be completed before it commits.
 	 */
 	if (!ret && !salt_matches(v, *frame) && !all_zero(*frame + 8, SALT))
