@@ -74,25 +74,28 @@ static int db_open(struct index *ix, struct err *e)
 	return 0;
 }
 
-static int check_page_size(struct index *ix)
+static int check_page_size(struct index *ix, struct err *e)
 {
 	sqlite3_stmt *st = NULL;
-	int ret = -EUCLEAN;
 
-	if (sqlite3_prepare_v2(ix->db, "PRAGMA page_size", -1, &st, NULL) == SQLITE_OK &&
-	    sqlite3_step(st) == SQLITE_ROW && stmt_u32(st, 0) == ix->page_size)
-		ret = 0;
+	vfs_error_reset(ix->vfs);
+	int rc = sqlite3_prepare_v2(ix->db, "PRAGMA page_size", -1, &st, NULL);
+	int ret = rc == SQLITE_OK ? stmt_row(ix, st) : index_error(ix);
+	bool as_expected = ret > 0 && stmt_u32(st, 0) == ix->page_size;
 	(void)sqlite3_finalize(st);
-	return ret;
+	if (ret < 0)
+		return err_set(e, ret, ERR_INDEX, "opening index.db: %s", err_text(NULL, ret));
+	return as_expected ? 0
+	                   : err_set(e, -EUCLEAN, ERR_INDEX, "pages of index.db are not of %u bytes", ix->page_size);
 }
 
 /* Brings the database file up to date, so that the WAL starts empty, and begins the first transaction. */
 static int db_start(struct index *ix, struct err *e)
 {
-	int ret = check_page_size(ix);
+	int ret = check_page_size(ix, e);
 
 	if (ret)
-		return err_set(e, ret, ERR_INDEX, "pages of index.db are not of %u bytes", ix->page_size);
+		return ret;
 	ret = checkpoint(ix);
 	if (ret && !checkpoint_lacks_space(ix, ret))
 		return err_set(e, ret, ERR_INDEX, "recovering the index: %s", err_text(NULL, ret));

@@ -539,8 +539,8 @@ int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **o
 			ret = -EISDIR;
 		if (!ret && flags & O_TRUNC && n->attr.size) {
 			ret = data_truncate(c, n, 0);
-			n->attr.mtime = core_now(c);
-			n->attr.ctime = n->attr.mtime;
+			if (!ret)
+				n->attr.mtime = n->attr.ctime = core_now(c);
 		}
 		if (!ret && flags & O_TRUNC)
 			ret = data_kill_priv(c, n, false);

@@ -12,6 +12,17 @@
 
 /* --- writes that fail --------------------------------------------------------------------------------------------- */
 
+/* Piece after piece, each a step: without memory a write may wait for a commit in its midst. */
+static void write_model(struct job *j, struct model_inode *i, const uint8_t *buf, size_t len, uint64_t off)
+{
+	for (size_t done = 0, n; done < len; done += n) {
+		n = PIECE - (off + done) % PIECE;
+		n = n < len - done ? n : len - done;
+		model_write(j->run.m, i, buf + done, n, off + done);
+		step_begin(j);
+	}
+}
+
 /* All that such a write may have left are versions from now on, and what was before is current again. */
 static void doubt(struct job *j, struct model_inode *i, const uint8_t *buf, size_t len, uint64_t off)
 {
@@ -23,12 +34,7 @@ static void doubt(struct job *j, struct model_inode *i, const uint8_t *buf, size
 	if (j->doubts == FAULT_DOUBTS)
 		run_fail(r, "too many writes fail");
 	j->doubt[j->doubts++] = (struct doubt){i->ino, m->step - 1, i->mtime, i->ctime};
-	for (size_t done = 0, n; done < len; done += n) {
-		n = PIECE - (off + done) % PIECE;
-		n = n < len - done ? n : len - done;
-		model_write(m, i, buf + done, n, off + done);
-		step_begin(j);
-	}
+	write_model(j, i, buf, len, off);
 	model_truncate(m, i, size);
 	if (kept)
 		model_write(m, i, r->a, kept, off);
@@ -114,8 +120,8 @@ static bool write_at(struct job *j, struct core_file *f, struct model_inode *i, 
 		doubt(j, i, buf, len, off);
 		return false;
 	}
-	model_write(r->m, i, buf, len, off);
 	i->mtime = i->ctime = r->m->now;
+	write_model(j, i, buf, len, off);
 	return true;
 }
 
