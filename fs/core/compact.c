@@ -162,9 +162,6 @@ static int pass_begin(struct core *c, enum mode mode)
 		if (pipeline_segment_get(c->pipeline, k->victim.segment, &s) || s.open)
 			return -EAGAIN;
 	}
-	ret = buffer_get(k);
-	if (ret)
-		return ret;
 	k->pass = (struct compact_pass){.segment = k->victim.segment, .last = UINT64_MAX};
 	if (!k->victim.segment)
 		k->pass.last = atomic_load(&c->next_chunk) - 1;
@@ -209,6 +206,8 @@ static int step(struct core *c, enum mode mode)
 
 	if (!ret && !k->in_pass)
 		ret = pass_begin(c, mode);
+	if (!ret)
+		ret = buffer_get(k); /* it may have been given back in the midst of a walk */
 	if (ret)
 		return ret;
 	before = k->pass;

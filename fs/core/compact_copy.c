@@ -68,8 +68,8 @@ static int read_chunk(struct copy *cp, struct frame *f, size_t i, size_t end)
 	struct err e = {0};
 	int ret = chunk_get(c, cp->part[i].chunk, &f->k);
 
-	if (ret == -ENOENT)
-		return 0; /* replaced and deleted meanwhile */
+	if (ret)
+		return ret == -ENOENT ? 0 : ret; /* replaced and deleted meanwhile */
 	f->valid = false;
 	for (; i < end && !ret; i++) {
 		struct copy_part *p = &cp->part[i];
