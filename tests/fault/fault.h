@@ -25,7 +25,7 @@ struct job;
 
 struct scenario {
 	const char *name;
-	void (*prepare)(struct job *j); /* once, on a fresh volume */
+	void (*prepare)(struct job *j); /* once, on a fresh volume; NULL: there is none */
 	void (*run)(struct job *j);
 	bool crashed;                           /* run begins with what a power cut leaves of the prepared volume */
 	bool alone;                             /* run opens the volume itself */
@@ -52,7 +52,7 @@ struct job {
 };
 
 /* What they are named after is in these lists; each ends with an empty one. */
-extern const struct scenario scenarios_names[], scenarios_data[], scenarios_volume[];
+extern const struct scenario scenarios_names[], scenarios_data[], scenarios_volume[], scenarios_store[];
 
 /* --- calls of core ------------------------------------------------------------------------------------------------ */
 
@@ -83,6 +83,14 @@ bool job_did(struct job *j, ssize_t ret);
 /* -errno when the volume has stopped; it refuses every change then. */
 int job_stopped(const struct job *j);
 void job_refused(struct job *j, int stopped, int ret);
+
+/* --- loop.c: for scenarios that judge themselves --------------------------------------------------------------------
+ */
+
+/* Opens the volume of r->fx.disk, without faults. */
+void judge_opens(struct job *j);
+/* The volume, as it is open, is the prepared one, clean, and can be used; it is closed then. */
+void judge_prepared(struct job *j);
 
 /* --- ops.c: what scripts are made of ------------------------------------------------------------------------------ */
 
@@ -124,6 +132,8 @@ void op_statfs(struct job *j);
 void op_info(struct job *j, const char *path);
 void op_fsync(struct job *j, const char *path);
 void op_sync(struct job *j);
+/* All of it that is to be done, at once. */
+void op_compact(struct job *j);
 /* Gives back all references to the inode. */
 void op_forget(struct job *j, const char *path);
 /* Opens it, removes its name, reads, and closes it. */

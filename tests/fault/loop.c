@@ -150,7 +150,19 @@ static void check_clean(struct job *j)
 		run_fail(&j->run, "the index is not clean: %s", err_text(&e, ret));
 }
 
-static void must_open(struct job *j)
+/* The same, and all data, of a store that is not open. */
+static void check_store(struct job *j)
+{
+	const struct core_options *o = &j->run.fx.options;
+	struct err e = {0};
+
+	sim_restart(j->run.fx.disk);
+	int ret = inside_check_store(j->run.fx.disk, o->pass, o->pass_len, &e);
+	if (ret)
+		run_fail(&j->run, "the store is not clean: %s", err_text(&e, ret));
+}
+
+void judge_opens(struct job *j)
 {
 	if (!op_open(j))
 		run_fail(&j->run, "the store does not open");
@@ -165,7 +177,7 @@ static void judge_image(struct job *j, struct io *image, uint64_t seed)
 	sim_crash(image, seed);
 	r->fx.core = NULL;
 	r->fx.disk = r->fx.io = image;
-	must_open(j);
+	judge_opens(j);
 	model_free(run_judge(r));
 	check_clean(j);
 	core_abandon(r->fx.core);
@@ -235,11 +247,13 @@ static void judge_new(struct job *j)
 	op_sync(j);
 	op_close(j);
 	sim_crash(r->fx.disk, 0);
-	must_open(j);
+	judge_opens(j);
 	run_check_tree(r);
 	check_clean(j);
 	core_abandon(r->fx.core);
 	r->fx.core = NULL;
+	if (j->nth % 8 == 0)
+		check_store(j);
 }
 
 /* What is found becomes the model. */
@@ -269,9 +283,16 @@ static void judge(struct job *j, bool hit)
 	}
 	if (!r->fx.core) { /* it has stopped, or the script has closed it, or could not open it */
 		j->doubts = 0;
-		must_open(j);
+		judge_opens(j);
 		adopt(j);
 	}
+	judge_new(j);
+}
+
+void judge_prepared(struct job *j)
+{
+	run_check_tree(&j->run);
+	check_clean(j);
 	judge_new(j);
 }
 
@@ -296,7 +317,7 @@ static bool one_run(struct job *j, uint64_t *met)
 	r->nevents = 0;
 	j->doubts = 0;
 	if (!j->scenario->alone)
-		must_open(j);
+		judge_opens(j);
 	before = sim_count(r->fx.disk, j->kind->fault.classes);
 	arm(j);
 	j->scenario->run(j);
@@ -319,19 +340,24 @@ static void prepare(struct job *j)
 
 	j->kind = NULL;
 	j->base = sim_new();
+	if (!j->scenario->prepare) {
+		test_clock_init(&r->fx.clock, 1700000000, 0);
+		j->prepared = model_new(0755, 0, 0, test_clock_now(&r->fx.clock));
+		return;
+	}
 	fixture_init_on(&r->fx, j->base);
 	r->fx.options.memory = 8u << 20;
 	r->fx.options.workers = 2;
 	r->crashes = true;
 	r->m = model_new(0755, 0, 0, test_clock_now(&r->fx.clock));
 	r->m->history = true;
-	must_open(j);
+	judge_opens(j);
 	op_begin(j);
 	j->scenario->prepare(j);
 	if (j->scenario->crashed) {
 		core_abandon(r->fx.core);
 		sim_crash(j->base, 3);
-		must_open(j);
+		judge_opens(j);
 		adopt(j);
 		core_abandon(r->fx.core);
 		sim_restart(j->base);
@@ -411,7 +437,10 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		const struct scenario *list;
-	} lists[] = {{"names", scenarios_names}, {"data", scenarios_data}, {"volume", scenarios_volume}};
+	} lists[] = {{"names", scenarios_names},
+	             {"data", scenarios_data},
+	             {"volume", scenarios_volume},
+	             {"store", scenarios_store}};
 	unsigned ran = 0;
 	int fd = mkstemp(log_path);
 

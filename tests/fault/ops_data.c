@@ -1,4 +1,5 @@
 /* File data, durability, and the volume as a whole. */
+#include "tests/core/inside.h"
 #include "tests/fault/fault.h"
 
 #include <errno.h>
@@ -246,6 +247,13 @@ void op_sync(struct job *j)
 {
 	STEP(j, "sync");
 	if (job_did(j, CHANGE(j, core_sync(r->fx.core))))
+		synced(j, NULL);
+}
+
+void op_compact(struct job *j)
+{
+	STEP(j, "compact");
+	if (job_did(j, CALL(j, inside_compact(r->fx.core, true))))
 		synced(j, NULL);
 }
 

@@ -276,6 +276,29 @@ static void reclaim_segments(struct job *j)
 	op_sync(j);
 }
 
+/* Segments of which most is dead. */
+static void overwrite(struct job *j)
+{
+	op_usual_tree(j);
+	for (unsigned n = 0; n < 4; n++) {
+		inside_roll(j->run.fx.core);
+		op_scatter(j, "large", 60, 655360);
+		op_write(j, "d/s5", 30000, 0, 0);
+		op_sync(j);
+	}
+	inside_roll(j->run.fx.core);
+}
+
+static void compact(struct job *j)
+{
+	op_write(j, "d/s1", 5000, 0, O_SYNC);
+	op_compact(j);
+	op_read(j, "large");
+	op_scatter(j, "large", 4, 655360);
+	op_compact(j);
+	op_fsync(j, "large");
+}
+
 const struct scenario scenarios_volume[] = {
     {.name = "open", .prepare = op_usual_tree, .run = open_volume, .alone = true},
     {.name = "recover", .prepare = leave_work, .run = open_volume, .alone = true, .crashed = true},
@@ -283,4 +306,5 @@ const struct scenario scenarios_volume[] = {
     {.name = "checkpoint", .prepare = op_usual_tree, .run = checkpoints},
     {.name = "roll", .prepare = op_usual_tree, .run = roll_segments},
     {.name = "reclaim", .prepare = op_usual_tree, .run = reclaim_segments},
+    {.name = "compact", .prepare = overwrite, .run = compact},
     {0}};
