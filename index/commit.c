@@ -160,14 +160,19 @@ bool checkpoint_lacks_space(const struct index *ix, int ret)
 /* A checkpoint without room for the database's growth leaves all in the WAL, which grows in its stead. */
 static int checkpoint_if_due(struct index *ix, struct err *e)
 {
-	if (vfs_wal_used(ix->vfs) < ix->checkpoint_at)
+	uint64_t used = vfs_wal_used(ix->vfs);
+
+	if (used < ix->checkpoint_at && (!used || vfs_wal_room(ix->vfs) >= ix->keep_room))
 		return 0;
 	int ret = checkpoint(ix);
 	if (checkpoint_lacks_space(ix, ret)) {
-		log_warn("index: no space to write back the write-ahead log");
+		if (!ix->lacks_space)
+			log_warn("index: no space to write back the write-ahead log");
+		ix->lacks_space = true;
 		ix->checkpoint_at = vfs_wal_used(ix->vfs) + ix->checkpoint_every / 4;
 		return 0;
 	}
+	ix->lacks_space = false;
 	if (ret)
 		return err_set(e, index_fail(ix, ret), ERR_INDEX, "checkpoint: %s", err_text(NULL, ret));
 	ix->checkpoint_at = ix->checkpoint_every;
@@ -224,6 +229,12 @@ uint64_t index_owed(const struct index *ix, uint64_t rows)
 void index_size(struct index *ix, uint64_t *db, uint64_t *wal)
 {
 	vfs_size(ix->vfs, db, wal);
+}
+
+void index_keep_room(struct index *ix, uint64_t bytes)
+{
+	SCOPED_LOCK(&ix->lock);
+	ix->keep_room = bytes;
 }
 
 void index_checkpoint_every(struct index *ix, uint64_t bytes)

@@ -87,6 +87,8 @@ struct index {
 	uint32_t per_change;    /* bytes of dirty pages a changed row has cost lately */
 	uint64_t checkpoint_at; /* bytes of WAL in use */
 	uint64_t checkpoint_every;
+	uint64_t keep_room; /* bytes of the WAL that commits leave free */
+	bool lacks_space;   /* the last checkpoint did */
 	atomic_size_t pending;
 	_Atomic uint64_t pages;    /* of the database as last committed */
 	_Atomic uint64_t owed;     /* bytes by which its file is shorter than that */

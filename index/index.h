@@ -72,6 +72,8 @@ int index_commit(struct index *ix, struct err *e) MUST_CHECK;
 
 /* From now on a checkpoint runs when the WAL holds this many bytes (16 MiB unless told). */
 void index_checkpoint_every(struct index *ix, uint64_t bytes);
+/* And when it has room for less than this many more (0 unless told) without growing. */
+void index_keep_room(struct index *ix, uint64_t bytes);
 
 /* Makes the last commit durable: fdatasync of the WAL outside the mutex (and of the database after a checkpoint). */
 int index_sync(struct index *ix, struct err *e) MUST_CHECK;

@@ -299,6 +299,8 @@ static void *committer_main(void *arg)
 	while (committer_sleep(c, failing)) {
 		int ret = cut_wait(c, NULL);
 
+		if (!ret && reap_rest(c))
+			ret = cut_wait(c, NULL);
 		if (!ret)
 			space_refill(c);
 		if (ret && !failing && !core_failed(c))

@@ -139,6 +139,8 @@ static int node_load(struct core *c, struct node *n)
 	if (n->loaded)
 		return 0;
 	ret = index_inode_get(c->index, n->ino, &n->attr);
+	if (!ret && !n->attr.nlink)
+		ret = -ENOENT; /* what is left of it is being deleted */
 	if (ret) {
 		n->gone = ret == -ENOENT;
 		return ret;
@@ -265,7 +267,7 @@ int node_reap(struct core *c, struct node *n)
 	}
 	/* A cut under way skips inodes that are gone; what it has installed already goes with the row. */
 	if (n->in_index || n->in_cut || n->attr.flags || S_ISLNK(n->attr.mode))
-		ret = index_inode_delete(c->index, n->ino);
+		ret = reap_inode(c, &n->attr);
 	if (ret)
 		return ret;
 	space_freed(c);

@@ -38,10 +38,14 @@ static int recover_orphans(struct core *c, struct err *e)
 
 	do {
 		ret = index_inode_orphans(c->index, ino, BATCH, &n);
-		for (size_t i = 0; i < n && !ret; i++)
-			ret = index_inode_delete(c->index, ino[i]);
-		if (!ret && index_pending(c->index) > PENDING_MAX)
-			ret = index_commit(c->index, e);
+		for (size_t i = 0; i < n && !ret;) {
+			bool more = false;
+
+			ret = reap_step(c, ino[i], &more);
+			i += !more;
+			if (!ret && index_pending(c->index) > PENDING_MAX)
+				ret = index_commit(c->index, e);
+		}
 	} while (!ret && n);
 	return ret;
 }

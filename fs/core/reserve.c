@@ -20,9 +20,9 @@ struct reserve {
 	pthread_mutex_t lock; /* all below */
 	uint64_t size;        /* bytes that are really allocated */
 	uint64_t wanted;
-	bool sparse;     /* the file is longer than that: somebody copied it */
-	bool open_up;    /* everybody may have all */
-	bool unsupplied; /* the end of it was told of */
+	bool sparse;              /* the file is longer than that: somebody copied it */
+	bool open_up;             /* everybody may have all */
+	bool told_some, told_all; /* the log knows */
 };
 
 struct file {
@@ -76,16 +76,17 @@ static bool spend(struct reserve *r, bool index)
 	uint64_t step = r->wanted / STEPS, left;
 
 	if (r->size <= floor) {
-		if (!r->size && !r->unsupplied)
+		if (!r->size && !r->told_all)
 			log_error("STORE is full and its reserve is spent: make room on its disk");
-		r->unsupplied = !r->size;
+		r->told_all |= !r->size;
 		return false;
 	}
 	left = r->size - floor > step ? r->size - step : floor;
 	if (resize(r, left))
 		return false;
-	if (r->size + step >= r->wanted)
+	if (!r->told_some)
 		log_warn("STORE is full: its reserve is being spent, which deleting files gives back");
+	r->told_some = true;
 	return true;
 }
 
@@ -310,5 +311,6 @@ void reserve_grow(struct io *io, uint64_t room)
 		(void)resize(r, r->size); /* it may have become longer, in part */
 	else
 		r->size = to;
-	r->unsupplied = false;
+	if (r->size >= r->wanted)
+		r->told_some = r->told_all = false;
 }

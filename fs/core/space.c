@@ -19,7 +19,8 @@
 #define STORED_OVERHEAD 64u              /* of each buffer: nonces, tags, its share of the record's table */
 #define RECORD_OVERHEAD 256u             /* of each 64 KiB written: a record's header and table */
 #define NAME_BYTES      ((uint64_t)8192) /* what a new name takes in the index at worst */
-#define PENDING_SHORT   MIB              /* of the index's pages in one transaction */
+#define PENDING_SHORT   (MIB / 2)        /* where space is short: of the index's pages in one transaction */
+#define ROOM_SHORT      (2 * MIB)        /* and of the WAL free for the next one */
 #define TELL_NS         60000000000ull
 #define CUTS            4u /* that one write waits for while others use what they find */
 #define CHECKPOINT      (16 * MIB)
@@ -174,7 +175,9 @@ static bool purge_oldest(struct core *c)
 		return false;
 	}
 	atomic_store(&c->space.quarantine, o.all - o.bytes);
-	log_warn("STORE is full: %s, left by an interrupted mount and never referred to, was deleted", o.path);
+	if (!atomic_exchange(&c->space.purging, true))
+		log_warn(
+		    "STORE is full: what interrupted mounts left in quarantine/, never referred to, is being deleted");
 	return true;
 }
 
@@ -196,6 +199,7 @@ static bool cut_helps(struct core *c)
 /* One attempt at finding room without giving anything up: false when there is none left to make. */
 static bool find_room(struct core *c, unsigned *step)
 {
+	(void)reap_rest(c);
 	if (*step < CUTS && cut_helps(c)) {
 		++*step;
 		(void)!cut_wait(c, NULL);
@@ -252,13 +256,13 @@ void space_pause(struct core *c)
 {
 	if (c->opt.read_only || index_pending(c->index) < PENDING_SHORT)
 		return;
-	(void)fits(c, 0, 0, c->space.margin, false);
-	if (space_is_short(c))
+	if (index_pending(c->index) > space_pending_max(c, SIZE_MAX))
 		(void)!cut_wait(c, NULL);
 }
 
 size_t space_pending_max(struct core *c, size_t normal)
 {
+	(void)fits(c, 0, 0, c->space.margin, false); /* is it? */
 	return space_is_short(c) ? PENDING_SHORT : normal;
 }
 
@@ -269,7 +273,7 @@ void space_cut_begins(struct core *c)
 	bool is_short = space_is_short(c);
 
 	if (is_short != c->space.was_short)
-		index_checkpoint_every(c->index, is_short ? PENDING_SHORT : c->space.checkpoint);
+		index_keep_room(c->index, is_short ? ROOM_SHORT : 0);
 	c->space.was_short = is_short;
 	c->space.cut_freed = atomic_exchange(&c->space.freed, false);
 }

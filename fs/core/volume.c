@@ -58,6 +58,7 @@ static void volume_free(struct core *c)
 	index_seal_release(&c->seal);
 	keyring_free(c->keyring);
 	superblock_free(c->sb);
+	free(c->reaping);
 	io_free(c->io);
 	(void)pthread_mutex_destroy(&c->ns);
 	(void)pthread_mutex_destroy(&c->table_lock);
@@ -262,6 +263,7 @@ int core_close(struct core *c, struct err *e)
 	committer_stop(c);
 	if (!c->opt.read_only) {
 		reap_all(c);
+		(void)reap_rest(c);
 		ret = core_sync(c);
 		if (space_lacks(ret)) {
 			/* What was accepted goes before what a later mount may need. */

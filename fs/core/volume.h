@@ -88,6 +88,7 @@ enum space_failure { SPACE_FOUND, SPACE_NO_DATA, SPACE_NO_NAMES };
 struct space {
 	uint64_t margin, slack, checkpoint, segment; /* bytes, fixed */
 	atomic_bool is_short, freed;                 /* freed: something was deleted that the next cut gives back */
+	atomic_bool purging;                         /* quarantine/: the log says so */
 	bool was_short, cut_freed;                   /* the cut's leader: what the last one began with */
 	_Atomic uint64_t quarantine;                 /* bytes */
 	/* memory_lock: */
@@ -112,6 +113,8 @@ struct core {
 
 	pthread_mutex_t ns;
 	atomic_bool ns_dirty; /* the open transaction holds changes of names */
+	uint64_t *reaping;    /* ns: inodes of which the extents are being deleted */
+	size_t nreaping;
 
 	pthread_mutex_t table_lock;
 	struct node *table;
@@ -421,6 +424,16 @@ bool compact_find_room(struct core *c);
 uint64_t compact_could_find(struct core *c, uint64_t scratch);
 /* Bytes of file data's memory that compaction keeps for itself. */
 size_t compact_memory(uint64_t memory);
+
+/* --- reap.c ------------------------------------------------------------------------------------------------------- */
+
+/* Deletes some of what the index has of an inode; *more: there is more. */
+int reap_step(struct core *c, uint64_t ino, bool *more) MUST_CHECK;
+/* Under ns: deletes an inode with its extents; many of them in the background, by reap_rest. row: its row, with no
+ * links. */
+int reap_inode(struct core *c, const struct index_inode *row) MUST_CHECK;
+/* Goes on with that to the end, with cuts in between: false if there was nothing to do. No locks may be held. */
+bool reap_rest(struct core *c);
 
 /* --- recover.c ---------------------------------------------------------------------------------------------------- */
 

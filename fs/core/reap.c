@@ -1,0 +1,93 @@
+/*
+ * Deleting what the index has of an inode. A file of very many extents goes in steps, with commits in between: its
+ * deletion as one transaction would take memory, and space in the index's log, in proportion. Until it is done the
+ * inode's row says that it has no links, so that the next mount finishes what this one does not.
+ */
+#include "fs/core/volume.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STEP    512u /* extents deleted at a time */
+#define AT_ONCE 16u  /* steps that whoever deletes does himself */
+#define PENDING ((size_t)8 << 20)
+
+int reap_step(struct core *c, uint64_t ino, bool *more)
+{
+	struct index_extent *x = malloc(STEP * sizeof(*x));
+	struct index_extent hole = {0};
+	size_t n = 0;
+	int ret = x ? index_extent_list(c->index, ino, 0, INDEX_OFFSET_MAX, x, STEP, &n) : -ENOMEM;
+
+	*more = !ret && n == STEP;
+	if (*more) {
+		hole.off = x[0].off;
+		hole.len = x[n - 1].off + x[n - 1].len - x[0].off;
+		ret = index_extent_set(c->index, ino, &hole);
+	} else if (!ret) {
+		ret = index_inode_delete(c->index, ino);
+	}
+	free(x);
+	return ret;
+}
+
+static int queue(struct core *c, uint64_t ino)
+{
+	uint64_t *bigger = realloc(c->reaping, (c->nreaping + 1) * sizeof(*bigger));
+
+	if (!bigger)
+		return -ENOMEM;
+	c->reaping = bigger;
+	c->reaping[c->nreaping++] = ino;
+	return 0;
+}
+
+int reap_inode(struct core *c, const struct index_inode *row)
+{
+	bool more = true;
+	int ret = 0;
+
+	for (unsigned i = 0; i < AT_ONCE && more && !ret; i++)
+		ret = reap_step(c, row->ino, &more);
+	if (ret || !more)
+		return ret;
+	ret = index_inode_put(c->index, row);
+	if (!ret && queue(c, row->ino))
+		log_warn("no memory to go on deleting inode %llu: the next mount does it",
+		         (unsigned long long)row->ino);
+	committer_kick(c);
+	return ret;
+}
+
+/* One step of the last in the queue: false when there is none left, or deleting fails. */
+static bool next_step(struct core *c)
+{
+	bool more = false;
+	int ret;
+
+	SCOPED_LOCK(&c->ns);
+	if (!c->nreaping || core_may_write(c))
+		return false;
+	ret = reap_step(c, c->reaping[c->nreaping - 1], &more);
+	atomic_store(&c->ns_dirty, true);
+	space_freed(c);
+	if (ret)
+		log_warn("inode %llu could not be deleted to the end (%s): the next mount does it",
+		         (unsigned long long)c->reaping[c->nreaping - 1], strerror(-ret));
+	if (ret || !more)
+		c->nreaping--;
+	return true;
+}
+
+bool reap_rest(struct core *c)
+{
+	bool any = false;
+
+	while (next_step(c)) {
+		any = true;
+		if (index_pending(c->index) > space_pending_max(c, PENDING) && cut_wait(c, NULL))
+			break; /* it is tried again with the next cut */
+	}
+	return any;
+}
