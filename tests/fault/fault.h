@@ -19,6 +19,7 @@ struct fault_kind {
 	const char *name;
 	struct sim_fault fault; /* nth aside */
 	bool memory;            /* allocations instead */
+	bool basic;             /* slow builds try these only */
 };
 
 struct job;

@@ -370,18 +370,19 @@ static void prepare(struct job *j)
 }
 
 static const struct fault_kind kinds[] = {
-    {"EIO", {.classes = SIM_ANY, .error = -EIO}, false},
-    {"EIO lasting", {.classes = SIM_ANY, .error = -EIO, .lasting = true}, false},
-    {"ENOSPC", {.classes = SIM_CHANGE & ~SIM_SYNC & ~SIM_SYNC_DIR, .error = -ENOSPC, .percent = 50}, false},
-    {"ENOSPC lasting",
-     {.classes = SIM_WRITE | SIM_ALLOCATE | SIM_OPEN | SIM_MKDIR, .error = -ENOSPC, .lasting = true},
-     false},
-    {"EDQUOT", {.classes = SIM_WRITE | SIM_ALLOCATE, .error = -EDQUOT, .percent = 30}, false},
-    {"short write", {.classes = SIM_WRITE, .error = -EIO, .percent = 50}, false},
-    {"EINTR", {.classes = SIM_ANY, .error = -EINTR}, false},
-    {"sync", {.classes = SIM_SYNC | SIM_SYNC_DIR, .error = -EIO}, false},
-    {"memory", {0}, true},
-    {"memory lasting", {.lasting = true}, true},
+    {.name = "EIO", .fault = {.classes = SIM_ANY, .error = -EIO}},
+    {.name = "EIO lasting", .fault = {.classes = SIM_ANY, .error = -EIO, .lasting = true}, .basic = true},
+    {.name = "ENOSPC",
+     .fault = {.classes = SIM_CHANGE & ~SIM_SYNC & ~SIM_SYNC_DIR, .error = -ENOSPC, .percent = 50},
+     .basic = true},
+    {.name = "ENOSPC lasting",
+     .fault = {.classes = SIM_WRITE | SIM_ALLOCATE | SIM_OPEN | SIM_MKDIR, .error = -ENOSPC, .lasting = true}},
+    {.name = "EDQUOT", .fault = {.classes = SIM_WRITE | SIM_ALLOCATE, .error = -EDQUOT, .percent = 30}},
+    {.name = "short write", .fault = {.classes = SIM_WRITE, .error = -EIO, .percent = 50}},
+    {.name = "EINTR", .fault = {.classes = SIM_ANY, .error = -EINTR}},
+    {.name = "sync", .fault = {.classes = SIM_SYNC | SIM_SYNC_DIR, .error = -EIO}, .basic = true},
+    {.name = "memory", .memory = true, .basic = true},
+    {.name = "memory lasting", .fault = {.lasting = true}, .memory = true},
 };
 
 static void run_kind(struct job *j, const struct fault_kind *kind, uint64_t only)
@@ -420,7 +421,7 @@ static void run_scenario(const struct scenario *s, const char *kind, uint64_t nt
 	watched = j;
 	prepare(j);
 	for (size_t n = 0; n < sizeof(kinds) / sizeof(kinds[0]); n++)
-		if (!kind || !strcmp(kind, kinds[n].name))
+		if (kind ? !strcmp(kind, kinds[n].name) : kinds[n].basic || !SLOW_BUILD)
 			run_kind(j, &kinds[n], nth);
 	model_free(j->prepared);
 	io_free(j->base);

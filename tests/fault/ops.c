@@ -353,6 +353,7 @@ void op_info(struct job *j, const char *path)
 	struct model_inode *i = op_walk(j, path);
 	char *text = NULL;
 
-	if (i && job_did(j, CALL(j, core_info(r->fx.core, i->ino, &text))))
-		free(text);
+	if (i)
+		(void)job_did(j, CALL(j, core_info(r->fx.core, i->ino, &text)));
+	free(text);
 }

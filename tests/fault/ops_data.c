@@ -97,18 +97,22 @@ void op_settle_doubts(struct job *j)
 
 /* --- files -------------------------------------------------------------------------------------------------------- */
 
-static struct core_file *opened(struct job *j, const struct model_inode *i, int flags)
-{
-	struct core_file *f = NULL;
-
-	return i && job_did(j, CALL(j, core_file_open(j->run.fx.core, i->ino, flags, &f))) ? f : NULL;
-}
-
 static void closed(struct job *j, struct core_file *f)
 {
 	job_enter(j);
 	core_file_close(f);
 	job_leave(j);
+}
+
+static struct core_file *opened(struct job *j, const struct model_inode *i, int flags)
+{
+	struct core_file *f = NULL;
+
+	if (!i || job_did(j, CALL(j, core_file_open(j->run.fx.core, i->ino, flags, &f))))
+		return f;
+	if (f) /* of a volume that has stopped */
+		closed(j, f);
+	return NULL;
 }
 
 static bool write_at(struct job *j, struct core_file *f, struct model_inode *i, const uint8_t *buf, size_t len,
