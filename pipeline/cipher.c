@@ -98,12 +98,19 @@ size_t cipher_nonce_len(enum cipher_suite suite)
 	return s ? s->nonce_len : 0;
 }
 
+/* libcrypto does not say that it was for want of memory; malloc does. errno was 0 before. */
+static int refused(void)
+{
+	return errno == ENOMEM ? -ENOMEM : -EIO;
+}
+
 static int lane_init(struct lane *l, const EVP_CIPHER *cipher, enum direction dir)
 {
 	l->evp = EVP_CIPHER_CTX_new();
 	if (!l->evp)
 		return -ENOMEM;
-	return EVP_CipherInit_ex2(l->evp, cipher, NULL, NULL, dir, NULL) == 1 ? 0 : -EIO;
+	errno = 0;
+	return EVP_CipherInit_ex2(l->evp, cipher, NULL, NULL, dir, NULL) == 1 ? 0 : refused();
 }
 
 int cipher_ctx_new(struct cipher_ctx **out)
@@ -118,10 +125,11 @@ int cipher_ctx_new(struct cipher_ctx **out)
 		return -ENOMEM;
 	memset(ctx, 0, sizeof(*ctx));
 	for (int i = 0; i < ENGINE_COUNT && !ret; i++) {
+		errno = 0;
 		EVP_CIPHER *cipher = EVP_CIPHER_fetch(NULL, engine_names[i], NULL);
 
 		if (!cipher)
-			ret = -EIO;
+			ret = refused();
 		if (!ret)
 			ret = lane_init(&ctx->lane[i][OPEN], cipher, OPEN);
 		if (!ret)
