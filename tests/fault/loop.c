@@ -450,6 +450,7 @@ int main(int argc, char **argv)
 	(void)close(fd);
 	assert_int_equal(log_init(LOG_T_FILE, log_path, LOG_L_WARN), 0);
 	alloc_fault_sqlite();
+	alloc_fault_all();
 	(void)signal(SIGALRM, hangs);
 	for (size_t n = 0; n < sizeof(lists) / sizeof(lists[0]); n++) {
 		if (strcmp(argv[1], "all") != 0 && strcmp(argv[1], lists[n].name) != 0)

@@ -60,7 +60,7 @@ static bool fails(void)
 	return true;
 }
 
-static bool fails_with_errno(void)
+bool alloc_fault_now(void)
 {
 	bool yes = fails();
 
@@ -94,27 +94,27 @@ int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(
 
 void *__wrap_malloc(size_t size)
 {
-	return fails_with_errno() ? NULL : __real_malloc(size);
+	return alloc_fault_now() ? NULL : __real_malloc(size);
 }
 
 void *__wrap_calloc(size_t n, size_t size)
 {
-	return fails_with_errno() ? NULL : __real_calloc(n, size);
+	return alloc_fault_now() ? NULL : __real_calloc(n, size);
 }
 
 void *__wrap_realloc(void *p, size_t size)
 {
-	return fails_with_errno() ? NULL : __real_realloc(p, size);
+	return alloc_fault_now() ? NULL : __real_realloc(p, size);
 }
 
 void *__wrap_reallocarray(void *p, size_t n, size_t size)
 {
-	return fails_with_errno() ? NULL : __real_reallocarray(p, n, size);
+	return alloc_fault_now() ? NULL : __real_reallocarray(p, n, size);
 }
 
 void *__wrap_aligned_alloc(size_t align, size_t size)
 {
-	return fails_with_errno() ? NULL : __real_aligned_alloc(align, size);
+	return alloc_fault_now() ? NULL : __real_aligned_alloc(align, size);
 }
 
 int __wrap_posix_memalign(void **p, size_t align, size_t size)
@@ -124,17 +124,17 @@ int __wrap_posix_memalign(void **p, size_t align, size_t size)
 
 char *__wrap_strdup(const char *s)
 {
-	return fails_with_errno() ? NULL : __real_strdup(s);
+	return alloc_fault_now() ? NULL : __real_strdup(s);
 }
 
 char *__wrap_strndup(const char *s, size_t n)
 {
-	return fails_with_errno() ? NULL : __real_strndup(s, n);
+	return alloc_fault_now() ? NULL : __real_strndup(s, n);
 }
 
 void *__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off)
 {
-	return fails_with_errno() ? MAP_FAILED : __real_mmap(at, len, prot, flags, fd, off);
+	return alloc_fault_now() ? MAP_FAILED : __real_mmap(at, len, prot, flags, fd, off);
 }
 
 int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)

@@ -1,7 +1,8 @@
 /*
  * Allocations that fail when a test says so: malloc and its like, mmap and pthread_create, in everything that is linked
- * statically into a program with apfs_alloc_fault. What shared libraries allocate for themselves is not seen, but for
- * SQLite after alloc_fault_sqlite, and for sodium_malloc with apfs_tame. Other threads may be running.
+ * statically into a program with apfs_alloc_fault. What shared libraries allocate for themselves is seen with
+ * apfs_alloc_fault_all only (and not in builds with sanitizers), SQLite's after alloc_fault_sqlite. Other threads may
+ * be running.
  */
 #ifndef APFS_TESTS_SIM_ALLOC_FAULT_H
 #define APFS_TESTS_SIM_ALLOC_FAULT_H
@@ -21,6 +22,11 @@ uint64_t alloc_fault_count(void);
 void alloc_fault_pause(void);
 void alloc_fault_resume(void);
 
+/* For what stands in for an allocator: whether this call has to fail, with errno set. */
+bool alloc_fault_now(void);
+
+/* Does nothing, but brings what apfs_alloc_fault_all is for. */
+void alloc_fault_all(void);
 /* Before anything else uses SQLite: its allocations count, too. Link apfs_alloc_fault_sqlite. */
 void alloc_fault_sqlite(void);
 
