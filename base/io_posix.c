@@ -3,17 +3,22 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 struct posix_io {
 	struct io io;
-	int dirfd; /* STORE; also what the lock is held on */
+	int dirfd;  /* STORE; also what the lock is held on */
+	bool btrfs; /* STORE's filesystem */
 };
 
 struct posix_file {
@@ -77,6 +82,18 @@ static int lock_fd(int fd)
 	return 0;
 }
 
+/* A file that is not copied on write: what was allocated or written once can be written again on a full disk. Only
+ * Btrfs has it, and only for a file that is empty. What it costs there, checksums, every byte of ours has itself. */
+static void no_cow(int fd)
+{
+	int attributes = 0;
+
+	if (!ioctl(fd, FS_IOC_GETFLAGS, &attributes)) {
+		attributes |= FS_NOCOW_FL;
+		(void)ioctl(fd, FS_IOC_SETFLAGS, &attributes);
+	}
+}
+
 static int posix_open(struct io *io, const char *path, unsigned flags, struct io_file **out)
 {
 	int mode = flags & IO_WRITE ? O_RDWR : O_RDONLY;
@@ -104,6 +121,8 @@ static int posix_open(struct io *io, const char *path, unsigned flags, struct io
 		ret = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
 	else if (flags & IO_LOCK)
 		ret = lock_fd(fd);
+	if (!ret && flags & (IO_CREATE | IO_EXCL) && !st.st_size && ((const struct posix_io *)io)->btrfs)
+		no_cow(fd);
 	if (ret) {
 		(void)close(fd);
 		free(f);
@@ -356,6 +375,8 @@ int io_posix_new(const char *path, struct io **out, struct err *e)
 		free(p);
 		return err_set(e, code, ERR_IO, "%s: %s", path, err_text(NULL, code));
 	}
+	struct statfs fs;
+	p->btrfs = !fstatfs(p->dirfd, &fs) && fs.f_type == BTRFS_SUPER_MAGIC;
 	p->io.ops = &posix_ops;
 	*out = &p->io;
 	return 0;

@@ -178,6 +178,17 @@ static void prepare_locked(struct segment_store *s)
 	s->preparing = !workers_run(s->workers, prepare_task, s);
 }
 
+/* A retired segment keeps what has been reported: not the torn record behind it, nor what STORE's filesystem has set
+ * aside for a file that grows (XFS: as much again, as long as the file is open). Releases the lock meanwhile. */
+static void trim_locked(struct segment_store *s, struct segment *seg)
+{
+	uint64_t size = seg->end = seg->size;
+
+	(void)pthread_mutex_unlock(&s->lock);
+	(void)!io_truncate(seg->file, size);
+	(void)pthread_mutex_lock(&s->lock);
+}
+
 static void retire_locked(struct segment_store *s, struct segment *seg)
 {
 	if (!seg->current)
@@ -188,6 +199,16 @@ static void retire_locked(struct segment_store *s, struct segment *seg)
 	else
 		s->current_inline = NULL;
 	seg->refs++;
+	segment_put_locked(s, seg);
+}
+
+/* The same, and trims it, unless chunks are on their way to it: then the last one does. Releases the lock meanwhile. */
+static void close_locked(struct segment_store *s, struct segment *seg)
+{
+	seg->refs++;
+	retire_locked(s, seg);
+	if (seg->file && !seg->writers)
+		trim_locked(s, seg);
 	segment_put_locked(s, seg);
 }
 
@@ -206,7 +227,7 @@ static bool full_locked(const struct segment_store *s, const struct segment *seg
 static int current_file_locked(struct segment_store *s, struct err *e)
 {
 	if (s->current && full_locked(s, s->current))
-		retire_locked(s, s->current);
+		close_locked(s, s->current);
 	while (!s->current) {
 		if (s->failed)
 			return failed_locked(s, e);
@@ -256,12 +277,6 @@ int segment_acquire(struct segment_store *s, enum pipeline_segment_kind kind, ui
 	seg->promised += worst;
 	*out = seg;
 	return 0;
-}
-
-/* A retired segment keeps what has been reported, not the torn record behind it. */
-static void trim(struct segment *seg, uint64_t size)
-{
-	(void)!io_truncate(seg->file, size);
 }
 
 static void release_locked(struct segment_store *s, struct segment *seg, uint32_t worst)
@@ -320,12 +335,8 @@ int segment_append(struct segment_store *s, struct segment *seg, uint32_t worst,
 			appended_locked(s, seg, *off + len);
 		}
 	}
-	if (seg->failed && seg->writers == 1 && seg->end > seg->size) {
-		seg->end = seg->size;
-		(void)pthread_mutex_unlock(&s->lock);
-		trim(seg, seg->size);
-		(void)pthread_mutex_lock(&s->lock);
-	}
+	if (!seg->current && seg->writers == 1)
+		trim_locked(s, seg);
 	release_locked(s, seg, worst);
 	return ret;
 }
@@ -335,7 +346,7 @@ void segment_store_roll(struct segment_store *s, uint64_t id)
 	SCOPED_LOCK(&s->lock);
 
 	if (s->current && s->current->id == id)
-		retire_locked(s, s->current);
+		close_locked(s, s->current);
 	else if (s->current_inline && s->current_inline->id == id)
 		retire_locked(s, s->current_inline);
 }

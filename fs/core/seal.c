@@ -60,7 +60,7 @@ static void batch_end(struct batch *b, int ret, const struct err *e)
 
 	if (ret && pipeline_failed(c->pipeline))
 		(void)core_stop(c, ret, e, "making segments durable");
-	else if (!g && ret)
+	else if (!g && ret && !space_lacks(ret)) /* of that the cuts tell */
 		log_warn("data could not be stored yet: %s; it stays in memory and is tried again", err_text(e, ret));
 	(void)pthread_mutex_lock(&c->memory_lock);
 	c->batches--;

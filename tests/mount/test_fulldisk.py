@@ -216,10 +216,10 @@ def what_needs_no_space(tree):
     sync(v)
 
 
-def df_is_true(tree):
+def df_is_true(tree, exact):
     v, rng = tree.v, tree.rng
     left = avail(v)
-    check(left < 4 * MIB, f"df says that {left} bytes are left, but a page does not fit")
+    check(left < 4 * MIB or not exact, f"df says that {left} bytes are left, but a page does not fit")
     if left == 0:
         check(not write_sized(v, "more", 65536, rng), "df says that there is no room, but there is")
         os.unlink(v.path("more"))
@@ -234,7 +234,7 @@ def df_is_true(tree):
     return len(tree.files)
 
 
-def cycle(tree, number, empty):
+def cycle(tree, number, empty, exact):
     v, rng = tree.v, tree.rng
     tree.fill()
     if number % 4 == 1:
@@ -248,7 +248,8 @@ def cycle(tree, number, empty):
         v.remount()
     tree.verify(end == "kill")
     before = len(tree.files)
-    gone = before - df_is_true(tree)
+    # What a mount, or time, gives back on other filesystems is more.
+    gone = before - df_is_true(tree, exact or end == "go on")
     tree.fill()
     what_needs_no_space(tree)
     if end == "kill later":
@@ -281,7 +282,7 @@ def cycles(kind, size, options=()):
         empty = v.usage()
         start = time.monotonic()
         for number in range(CYCLES):
-            cycle(tree, number, empty)
+            cycle(tree, number, empty, kind == "ext4")
         sync(v)
         v.umount()
         say(f"{CYCLES} cycles, {tree.made} files, {tree.unlinks} unlinks, none failed; {time.monotonic() - start:.0f} s")
@@ -299,4 +300,5 @@ def btrfs():
     cycles("btrfs", 512 * MIB)
 
 
-main(*((ext4, xfs, btrfs) if NIGHTLY else (ext4,)))
+if __name__ == "__main__":
+    main(*((ext4, xfs, btrfs) if NIGHTLY else (ext4,)))
