@@ -26,7 +26,7 @@ import tempfile
 import time
 
 import systems
-from systems import BenchError, disk_usage, run
+from fusemount import Failure, disk_usage, mounted, run
 
 MIB = 1 << 20
 LINUX = "/usr/src/linux-source-6.1.tar.xz"
@@ -114,7 +114,7 @@ def make_text(size):
 def make_tree(work, limit):
     """A tar of kernel source, and what it takes on the native filesystem."""
     if not os.path.exists(LINUX):
-        raise BenchError(f"{LINUX} is missing (package linux-source-6.1); leave out the rows of the tree")
+        raise Failure(f"{LINUX} is missing (package linux-source-6.1); leave out the rows of the tree")
     tree = os.path.join(work, "tree")
     os.mkdir(tree)
     names = [f"linux-source-6.1/{n}" for n in (TREE if limit is None else ("fs", "mm", "kernel"))]
@@ -155,7 +155,7 @@ def read_file(path, size):
         while n := f.readinto(buffer):
             total += n
     if total != size:
-        raise BenchError(f"{path} has {total} bytes, not {size}")
+        raise Failure(f"{path} has {total} bytes, not {size}")
 
 
 class Measure:
@@ -247,7 +247,7 @@ def measure_all(args, chosen, rows, work, results):
                 try:
                     with cls(work) as system:
                         found = Measure(system, data, args, set(GROUPS[group]) & set(rows)).run(group)
-                except (BenchError, OSError, subprocess.SubprocessError) as e:
+                except (Failure, OSError, subprocess.SubprocessError) as e:
                     print(f"  failed: {e}", file=sys.stderr, flush=True)
                     results["failures"].append(f"round {round_number + 1}, {group}: {cls.name}: {e}")
                     continue
@@ -340,7 +340,7 @@ def main():
         with contextlib.suppress(KeyboardInterrupt):
             measure_all(args, chosen, rows, work, results)
     finally:
-        if not any(systems.mounted(os.path.join(work, d, "mnt")) for d in os.listdir(work)):
+        if not any(mounted(os.path.join(work, d, "mnt")) for d in os.listdir(work)):
             shutil.rmtree(work, ignore_errors=True)
     print(table(results, chosen))
     for failure in results["failures"]:

@@ -12,12 +12,12 @@ import random
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
+
+from fusemount import Failure, Mount, disk_usage, drop_caches, mounted, run, say, wait_for  # noqa: F401 (tests take them from here)
 
 BIN = os.environ.get("APFS_BIN") or os.path.join(os.path.dirname(__file__), "../../build/dev/tools")
 CACHE = os.environ.get("APFS_CACHE") or os.path.join(tempfile.gettempdir(), f"apfs-test-cache-{os.getuid()}")
@@ -32,10 +32,6 @@ PASSPHRASE = "correct horse battery staple"
 MIB = 1 << 20
 
 
-class Failure(Exception):
-    pass
-
-
 class Skip(Exception):
     pass
 
@@ -45,78 +41,33 @@ def check(condition, text):
         raise Failure(text)
 
 
-def say(text):
-    print(text, flush=True)
-
-
 def tool(name):
     return os.path.join(BIN, name)
 
 
-def need(*programs):
-    """Skips where a program or FUSE is missing."""
+def need(*programs, root=False):
+    """Skips where a program, FUSE or the right to is missing."""
     if not os.path.exists("/dev/fuse"):
         raise Skip("no /dev/fuse")
+    if root and os.getuid() != 0:
+        raise Skip("only root may")
     for program in programs:
         if not shutil.which(program) and not os.path.exists(program):
-            raise Skip(f"{program} is not installed")
+            raise Skip(f"{program} is missing")
     check(os.path.exists(tool("apfs-mount")), f"{tool('apfs-mount')} is not built")
 
 
-def run(*argv, status=0, timeout=600, **options):
-    """Runs a program; its output (both streams, one string). A status other than expected fails the test.
-    status=None: any, and a pair (status, output) is returned."""
-    argv = [str(a) for a in argv]
-    options.setdefault("stdin", subprocess.DEVNULL)
-    if "input" in options:
-        del options["stdin"]
-    done = subprocess.run(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, encoding="utf-8", errors="replace", **options
-    )
-    if status is None:
-        return done.returncode, done.stdout
-    if done.returncode != status:
-        raise Failure(f"{' '.join(argv)}: status {done.returncode}, not {status}:\n{done.stdout[-4000:]}")
-    return done.stdout
-
-
-def mounted(path):
-    """The type of the filesystem mounted exactly there, or None."""
-    found = None
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as f:
-        for line in f:
-            fields, _, rest = line.partition(" - ")
-            place = fields.split()[4].encode().decode("unicode_escape", errors="replace")
-            if place == path:
-                found = rest.split()[0]
-    return found
-
-
-def wait_for(condition, seconds, text):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise Failure(text)
-        time.sleep(0.01)
-
-
-class Volume:
+class Volume(Mount):
     """with Volume() as v: a mounted store at v.mnt; its daemon is a child of ours, v.daemon."""
 
     def __init__(self, *options, init=(), mount=True, store=None):
+        super().__init__("apfs-mount-")
         self.options = [str(o) for o in options]
-        self.root = os.path.realpath(tempfile.mkdtemp(prefix="apfs-mount-"))
-        self.store = store or os.path.join(self.root, "store")
-        self.mnt = os.path.join(self.root, "mnt")
+        self.store = store or self.store
         self.passfile = os.path.join(self.root, "pass")
-        self.log = os.path.join(self.root, "log")
-        self.daemon = None
-        self.peak = 0  # RssAnon, bytes, as sampled while watch() was on
-        self._watching = None
         try:
             os.mkdir(self.mnt)
-            with open(self.passfile, "w", encoding="utf-8") as f:
-                f.write(PASSPHRASE + "\n")
+            put(self.passfile, f"{PASSPHRASE}\n".encode())
             run(tool("apfs"), "init", "--passfile", self.passfile, *FAST, *init, self.store)
             if mount:
                 self.mount()
@@ -129,9 +80,7 @@ class Volume:
 
     def __exit__(self, kind, value, tb):
         if kind and os.path.exists(self.log):
-            with open(self.log, encoding="utf-8", errors="replace") as f:
-                text = f.read()
-            say(f"--- the daemon's log (its end):\n{text[-6000:]}---")
+            say(f"--- the daemon's log (its end):\n{self.log_tail()}---")
         self.release()
 
     def path(self, *parts):
@@ -139,35 +88,18 @@ class Volume:
 
     def start(self, *options):
         """In the foreground, so that the daemon is our child."""
-        argv = [tool("apfs-mount"), "-f", "--passfile", self.passfile, *self.options, *options, self.store, self.mnt]
-        with open(self.log, "ab") as log:
-            self.daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        super().start(tool("apfs-mount"), "-f", "--passfile", self.passfile, *self.options, *options, self.store, self.mnt)
 
     def mount(self, *options):
         """Returns once the mount answers."""
         self.start(*options)
-
-        def up():
-            if self.daemon.poll() is not None:
-                raise Failure(f"apfs-mount ended with {self.daemon.returncode}: {self.log_tail()}")
-            return mounted(self.mnt) is not None
-
-        wait_for(up, 60, "the mount did not appear in a minute")
-        os.stat(self.mnt)
-
-    def log_tail(self):
-        with open(self.log, encoding="utf-8", errors="replace") as f:
-            return f.read()[-3000:]
+        self.wait_until_up()
 
     def umount(self):
         """Waits for durability and for the daemon's end, which must be a clean one."""
         run(tool("apfs"), "umount", self.mnt)
         self.unwatch()
-        try:
-            status = self.daemon.wait(120)
-        except subprocess.TimeoutExpired:
-            raise Failure("the daemon still runs two minutes after the unmount") from None
-        self.daemon = None
+        status = self.wait_until_gone(120)
         check(status == 0, f"the daemon ended with status {status}: {self.log_tail()}")
 
     def remount(self, *options):
@@ -186,44 +118,6 @@ class Volume:
     def sync(self):
         run(tool("apfs"), "sync", self.mnt)
 
-    def release(self):
-        with contextlib.suppress(Failure):
-            self.unwatch()
-        for _ in range(5):
-            if not mounted(self.mnt):
-                break
-            subprocess.run(["umount", "-l", self.mnt], check=False, stderr=subprocess.DEVNULL)
-        if self.daemon:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.daemon.wait(20)
-        if self.daemon and self.daemon.poll() is None:
-            self.daemon.kill()
-            self.daemon.wait(20)
-        self.daemon = None
-        if mounted(self.mnt):
-            say(f"left behind, it is still mounted: {self.mnt}")
-        elif not os.environ.get("APFS_KEEP"):
-            shutil.rmtree(self.root, ignore_errors=True)
-
-    def watch(self, interval=0.02):
-        """Samples the daemon's RssAnon into self.peak until unwatch()."""
-        stop = threading.Event()
-        pid = self.daemon.pid
-
-        def sample():
-            while not stop.wait(interval):
-                self.peak = max(self.peak, rss_anon(pid))
-
-        thread = threading.Thread(target=sample, daemon=True)
-        thread.start()
-        self._watching = (stop, thread)
-
-    def unwatch(self):
-        if self._watching:
-            self._watching[0].set()
-            self._watching[1].join()
-            self._watching = None
-
     def usage(self):
         """Bytes that STORE takes, the reserve excluded."""
         return disk_usage(self.store, exclude=("reserve",))
@@ -236,36 +130,29 @@ class Volume:
         ]
 
 
-def rss_anon(pid):
-    with contextlib.suppress(OSError):
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as f:
-            for line in f:
-                if line.startswith("RssAnon:"):
-                    return int(line.split()[1]) * 1024
-    return 0
+def put(path, data=b"data"):
+    with open(path, "wb") as f:
+        f.write(data)
 
 
-def disk_usage(path, exclude=()):
-    """As du: allocated bytes, hard links once. exclude: names right below path."""
-    seen = set()
-    total = 0
-    for folder, dirs, names in os.walk(path):
-        if folder == path:
-            names = [n for n in names if n not in exclude]
-        for name in [*names, *dirs]:
-            st = os.lstat(os.path.join(folder, name))
-            if (st.st_dev, st.st_ino) not in seen:
-                seen.add((st.st_dev, st.st_ino))
-                total += st.st_blocks * 512
-    return total
+def get(path):
+    with open(path, "rb") as f:
+        return f.read()
 
 
-def drop_caches():
-    """Where permitted; what the kernel keeps of files is dropped."""
-    os.sync()
-    with contextlib.suppress(OSError):
-        with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as f:
-            f.write("3")
+def catches(pid, sig):
+    """Whether a process has a handler for the signal."""
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as f:
+        mask = next(line.split()[1] for line in f if line.startswith("SigCgt:"))
+    return int(mask, 16) >> (sig - 1) & 1
+
+
+def flip(path, offset, bit=4):
+    with open(path, "r+b") as f:
+        f.seek(offset)
+        byte = f.read(1)[0]
+        f.seek(offset)
+        f.write(bytes([byte ^ 1 << bit]))
 
 
 def file_hash(path):
@@ -340,19 +227,20 @@ def linux_tar(whole=False):
     return path
 
 
+@contextlib.contextmanager
 def linux_files(count):
-    """That many small files' worth of kernel source, unpacked below a fresh directory that the caller removes."""
-    tmp = tempfile.mkdtemp(prefix="apfs-linux-")
-    parts = SMALL if count <= 1200 else (*SMALL, "./include/linux")
-    run("tar", "-xf", linux_tar(), "-C", tmp, *parts)
-    kept = 0
-    for folder, dirs, names in os.walk(tmp):
-        dirs.sort()
-        for name in sorted(names):
-            kept += 1
-            if kept > count:
-                os.unlink(os.path.join(folder, name))
-    return tmp
+    """A directory with that many small files' worth of kernel source."""
+    with tempfile.TemporaryDirectory(prefix="apfs-linux-") as tmp:
+        parts = SMALL if count <= 1200 else (*SMALL, "./include/linux")
+        run("tar", "-xf", linux_tar(), "-C", tmp, *parts)
+        kept = 0
+        for folder, dirs, names in os.walk(tmp):
+            dirs.sort()
+            for name in sorted(names):
+                kept += 1
+                if kept > count:
+                    os.unlink(os.path.join(folder, name))
+        yield tmp
 
 
 def text(rng, size):
@@ -373,6 +261,7 @@ def seed():
 
 def main(*tests):
     """Runs the functions in turn and exits. A time limit (APFS_TIMEOUT, seconds) ends them in order."""
+    end = time.monotonic() + int(os.environ.get("APFS_TIMEOUT") or 1e6)
 
     def expired(_signal, _frame):
         raise Failure("out of time")
@@ -383,14 +272,18 @@ def main(*tests):
     signal.signal(signal.SIGALRM, expired)
     signal.signal(signal.SIGTERM, ended)
     signal.signal(signal.SIGINT, ended)
-    signal.alarm(int(os.environ.get("APFS_TIMEOUT") or 0))
+    signal.setitimer(signal.ITIMER_REAL, end - time.monotonic())
     wanted = sys.argv[1:]
+    unknown = set(wanted) - {test.__name__ for test in tests}
+    if unknown:
+        sys.exit(f"there is no test {', '.join(sorted(unknown))}")
     status = 0
     for test in tests:
         if wanted and test.__name__ not in wanted:
             continue
         start = time.monotonic()
         try:
+            check(start < end, "out of time")
             test()
             say(f"ok {test.__name__} ({time.monotonic() - start:.1f} s)")
         except Skip as why:

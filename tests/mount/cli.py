@@ -4,7 +4,6 @@ import contextlib
 import os
 import pty
 import select
-import time
 
 from apfsmount import check, run
 
@@ -18,16 +17,6 @@ def fails(status, text, *argv, **options):
     check(out.count("\n") == 1, f"{shown}: says more than one line:\n{out}")
 
 
-def put(path, data=b"data"):
-    with open(path, "wb") as f:
-        f.write(data)
-
-
-def get(path):
-    with open(path, "rb") as f:
-        return f.read()
-
-
 def at_terminal(argv, answers):
     """Answers each prompt: the status and all that was shown."""
     pid, fd = pty.fork()
@@ -39,7 +28,6 @@ def at_terminal(argv, answers):
             while not shown.endswith(b": "):
                 check(select.select([fd], [], [], 30)[0], f"no prompt: {shown}")
                 shown += os.read(fd, 1000)
-            time.sleep(0.1)
             os.write(fd, answer.encode() + b"\n")
             shown += b"\0"
         with contextlib.suppress(OSError):

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import sqlite3
 
 from apfsmount import MIB, NIGHTLY, SANITIZED, Volume, check, compare, describe, linux_files, main, need, run, say, text
@@ -27,8 +26,7 @@ def environment(folder, **more):
 
 def git():
     need("git")
-    native = linux_files(1200)
-    try:
+    with linux_files(1200) as native:
         env = environment(native)
         run("git", "init", "-q", ".", cwd=native, env=env)
         for part in ("mm", "kernel", "."):
@@ -50,8 +48,6 @@ def git():
             run("git", "fsck", "--full", "--strict", cwd=work, env=env)
             check(run("git", "status", "--porcelain", cwd=work, env=env) == "", "git status finds changes")
             run("git", "clone", "-q", work, v.path("again"), env=env)
-    finally:
-        shutil.rmtree(native, ignore_errors=True)
 
 
 def sqlite_fill(path, mode):
@@ -142,8 +138,7 @@ def restic():
 def rsync():
     """The second run finds nothing to do; nor does the third, after a remount."""
     need("rsync")
-    native = linux_files(3000)
-    try:
+    with linux_files(3000) as native:
         # rsync compares whole seconds: a folder that is copied in the second in which it was made keeps its own time.
         for folder, _, _ in os.walk(native):
             os.utime(folder, ns=(10**18 + 1, 10**18 + 1))
@@ -157,8 +152,6 @@ def rsync():
             check(out == "", f"rsync --checksum finds work:\n{out[:2000]}")
             run("rsync", "-aHAX", "--delete", "--inplace", "--no-whole-file", "-I", f"{native}/", v.path("copy"))
             compare(describe(native), describe(v.path("copy")))
-    finally:
-        shutil.rmtree(native, ignore_errors=True)
 
 
 def build():

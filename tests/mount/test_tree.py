@@ -1,10 +1,9 @@
 """A Linux source tree goes in by tar, and after a remount everything is as it was, in less than a quarter of the room."""
 
 import os
-import shutil
 import tempfile
 
-from apfsmount import NIGHTLY, SANITIZED, SMALL, Volume, check, compare, describe, disk_usage, drop_caches, linux_tar, main, need, run, say
+from apfsmount import NIGHTLY, SANITIZED, SMALL, Volume, check, compare, describe, disk_usage, drop_caches, linux_tar, main, need, put, run, say
 
 LIMIT = 0.22  # of the native tree
 
@@ -13,8 +12,7 @@ def linux_tree():
     need("tar")
     archive = linux_tar(whole=NIGHTLY)
     parts = SMALL if SANITIZED and not NIGHTLY else ()
-    native = tempfile.mkdtemp(prefix="apfs-native-")
-    try:
+    with tempfile.TemporaryDirectory(prefix="apfs-native-") as native:
         run("tar", "-xf", archive, "-C", native, *parts)
         expected = describe(native)
         size = disk_usage(native)
@@ -29,15 +27,12 @@ def linux_tree():
             stored = v.usage()
             say(f"{len(expected)} files: {size >> 10} KiB natively, {stored >> 10} KiB in STORE: {stored / size:.1%}")
             check(SANITIZED or stored <= LIMIT * size, f"STORE takes {stored / size:.1%} of the native tree, more than {LIMIT:.0%}")
-    finally:
-        shutil.rmtree(native, ignore_errors=True)
 
 
 def odd_tree():
     """What kernel sources lack: hard links, attributes, sparse and special files, odd names and times."""
     need("rsync", "setfacl")
-    native = tempfile.mkdtemp(prefix="apfs-native-")
-    try:
+    with tempfile.TemporaryDirectory(prefix="apfs-native-") as native:
         make_odd(native)
         with Volume() as v:
             run("rsync", "-aHAXS", "--devices", "--specials", f"{native}/", v.mnt)
@@ -45,17 +40,11 @@ def odd_tree():
             compare(describe(native), describe(v.mnt))
             out = run("rsync", "-aHAXn", "--checksum", "--itemize-changes", f"{native}/", v.mnt)
             check(out == "", f"rsync finds differences:\n{out}")
-    finally:
-        shutil.rmtree(native, ignore_errors=True)
 
 
 def make_odd(root):
     def place(*parts):
         return os.path.join(os.fsencode(root), *parts)
-
-    def put(path, data):
-        with open(path, "wb") as f:
-            f.write(data)
 
     os.mkdir(place(b"d"), 0o2775)
     put(place(b"d", b"a"), b"linked")
