@@ -16,7 +16,7 @@ import struct
 import subprocess
 import time
 
-from apfsmount import MIB, Failure, check, mounted, run, say, wait_for
+from apfsmount import MIB, Failure, check, mounted, need, run, say, wait_for
 
 FORGETFUL = os.path.join(os.environ.get("APFS_BUILD") or "build/dev", "tests/mount/forgetful_disk")
 GOINGDOWN = 0x8004587D  # _IOR('X', 125, u32): the same for ext4 and xfs
@@ -24,6 +24,10 @@ NO_LOG_FLUSH = 2
 SIZE = 512 * MIB
 LIBC = ctypes.CDLL(None)
 SYNC_FILE_RANGE_WRITE = 2
+
+
+def need_disk(kind, *programs):
+    need("losetup", f"mkfs.{kind}", "/dev/loop-control", *programs, root=True)
 
 
 class Disk:
@@ -111,5 +115,10 @@ class Disk:
     def release(self):
         with contextlib.suppress(Failure, subprocess.TimeoutExpired):
             self.detach()
-        if self.loop or self.process:
-            say(f"left behind: {self.loop}, {self.path}")
+            return
+        for argv in (("umount", "-l", self.path), ("losetup", "--detach", str(self.loop)), ("umount", "-l", self.device)):
+            subprocess.run(argv, check=False, stderr=subprocess.DEVNULL)
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        say(f"{self.path} was still in use, its loop device goes with whoever uses it")

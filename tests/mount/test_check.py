@@ -6,11 +6,12 @@ import json
 import os
 import pty
 import random
+import select
 import signal
 import subprocess
 import time
 
-from apfsmount import Failure, Volume, check, drop_caches, main, need, run, say, seed, text, tool
+from apfsmount import Failure, Volume, check, drop_caches, flip, get, main, need, put, run, say, seed, text, tool
 
 CLEAN, IN_USE, WRONG_PASS, SPARE, DATA, INDEX, STOPPED = 0, 13, 11, 40, 41, 42, 43
 
@@ -59,14 +60,6 @@ def fill(v, rng, files=40):
         os.link(v.path("d1/e/f1"), v.path("link"))
     os.setxattr(v.path("d0"), "user.note", b"value")
     return made
-
-
-def flip(path, offset):
-    with open(path, "r+b") as f:
-        f.seek(offset)
-        byte = f.read(1)[0]
-        f.seek(offset)
-        f.write(bytes([byte ^ 0x10]))
 
 
 def damage(v):
@@ -186,8 +179,7 @@ def mend(v, made, bad):
         os.fsync(fd)
         check(os.pread(fd, len(data), 0) == data, f"{name} is not mended")
         os.close(fd)
-    with open(v.log, "rb") as f:
-        log = f.read()
+    log = get(v.log)
     check(not bad or b"inode" in log, "no log line")
 
 
@@ -224,19 +216,18 @@ def lost_segment():
             treat(v, number, "d1/e/f1" if name == "link" else name)
         names = ("d0/e", "d1/e", "d2/e", "d3/e", "d4/e")
         check(sum(len(os.listdir(v.path(n))) for n in names) > 0, "nothing is listed")
+        put(v.path("fresh"), rng.randbytes(100000))
         v.sync()
         v.umount()
-        with open(v.log, "rb") as f:
-            check(b"inode" in f.read(), "no log line")
+        check(b"inode" in get(v.log), "no log line")
         report(v, "--data")
         # A segment that is shorter than it was, and one whose header is wrong.
-        rest = [p for p in v.segments() if os.path.getsize(p) > 10000]
-        if rest:
-            os.truncate(rest[0], os.path.getsize(rest[0]) // 2)
-            check(report(v, status=DATA)["files"], "no file is named")
-            check(report(v, "--data", status=DATA)["files"], "no file is named")
-            flip(rest[0], 50)
-            check(report(v, status=DATA)["files"], "no file is named")
+        rest = max(v.segments(), key=os.path.getsize)
+        os.truncate(rest, os.path.getsize(rest) // 2)
+        check(report(v, status=DATA)["files"], "no file is named")
+        check(report(v, "--data", status=DATA)["files"], "no file is named")
+        flip(rest, 50)
+        check(report(v, status=DATA)["files"], "no file is named")
         say(f"{len(bad)} files of a segment of {size} bytes")
 
 
@@ -438,22 +429,37 @@ def stopped():
             with open(v.path(f"f{number}"), "wb") as f:
                 f.write(rng.randbytes(20 << 20))
         v.umount()
-        argv = [tool("apfs"), "check", "--data", "--json", "--passfile", v.passfile, v.store]
-        main_, other = pty.openpty()
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=other)
-        os.close(other)
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=120)
-        with contextlib.suppress(OSError):
-            shown = os.read(main_, 65536)
-            check(b"%" in shown or b"\r" in shown, f"{shown}")
-        os.close(main_)
-        if process.returncode in (-signal.SIGINT, CLEAN):
-            say("too early or too late to see")
-            return
+        for _ in range(10):
+            status, out, shown = stop_at_bar(v)
+            if status != CLEAN:  # else it had just come to its end
+                break
         r = json.loads(out)
-        check(process.returncode == STOPPED and r["stopped"] and not r["clean"], f"{process.returncode} {r}")
+        check(status == STOPPED and r["stopped"] and not r["clean"], f"{status} {r}")
+        check("\r" in shown and "%" in shown, f"{shown!r} is no bar")
+
+
+def stop_at_bar(v):
+    """Interrupts a check as soon as it shows its bar: its status, what it reports, what it has shown until then."""
+    argv = [tool("apfs"), "check", "--data", "--json", "--passfile", v.passfile, v.store]
+    terminal, other = pty.openpty()
+    shown = b""
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=other) as process:
+        try:
+            os.close(other)
+            while not shown and process.poll() is None:
+                # The bar is for what takes longer than 0.2 s, which is long on a fast machine: so it is held up.
+                process.send_signal(signal.SIGSTOP)
+                time.sleep(0.25)
+                process.send_signal(signal.SIGCONT)
+                if select.select([terminal], [], [], 0.01)[0]:
+                    with contextlib.suppress(OSError):  # it has ended
+                        shown = os.read(terminal, 65536)
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
+            os.close(terminal)
+    return process.returncode, out, shown.decode(errors="replace")
 
 
 main(clean, after_kill, damaged_data, lost_segment, partial_overwrite, compacted, damaged_index, superblocks, stopped)

@@ -9,8 +9,8 @@ import random
 import tempfile
 import time
 
-from apfsmount import MIB, NIGHTLY, SANITIZED, Failure, Skip, Volume, check, main, need, run, say, seed, text, tool, wait_for
-from powerdisk import Disk
+from apfsmount import MIB, NIGHTLY, SANITIZED, Failure, Volume, check, main, run, say, seed, text, tool, wait_for
+from powerdisk import Disk, need_disk
 
 CYCLES = int(os.environ.get("APFS_ROUNDS") or (100 if NIGHTLY else 2 if SANITIZED else 4))
 BLOCK = 65536
@@ -275,11 +275,7 @@ def cycle(tree, number, empty):
 
 
 def cycles(kind, size, options=()):
-    need("losetup", f"mkfs.{kind}")
-    if os.getuid() != 0:
-        raise Skip("loop devices take root")
-    if not os.path.exists("/dev/loop-control"):
-        raise Skip("there are no loop devices")
+    need_disk(kind)
     rng = random.Random(seed())
     with (
         tempfile.TemporaryDirectory(prefix="apfs-full-") as folder,

@@ -10,8 +10,8 @@ import tempfile
 import time
 
 import killdriver
-from apfsmount import NIGHTLY, Failure, Skip, Volume, check, compare, describe, main, need, run, say, seed
-from powerdisk import FORGETFUL, Disk
+from apfsmount import NIGHTLY, Volume, check, compare, describe, main, run, seed
+from powerdisk import FORGETFUL, Disk, need_disk
 
 ROUNDS = int(os.environ.get("APFS_ROUNDS") or (10 if NIGHTLY else 1))  # each way of each filesystem
 WORKERS = 3
@@ -65,9 +65,7 @@ class Rounds:
 
 
 def cuts(kind, way):
-    need("losetup", f"mkfs.{kind}", "ls")
-    if os.getuid() != 0:
-        raise Skip("loop devices take root")
+    need_disk(kind, "ls")
     check(os.path.exists(FORGETFUL), f"{FORGETFUL} is not built")
     rng = random.Random(seed())
     with (
