@@ -1,10 +1,18 @@
 #include "pipeline/policy.h"
 
+#include "pipeline/pipeline.h"
+
 #include <stddef.h>
 
 #define CHUNK_LEAST ((uint32_t)4 << 10)
 #define CHUNK_FIRST ((uint32_t)64 << 10)
 #define WORKERS_MAX 32u
+
+#define RANDOM_FILE  ((uint64_t)256 << 10)
+#define RANDOM_PIECE 16384u
+#define RANDOM_FRAME 16384u
+#define PACKED_FILE  ((uint64_t)1 << 20)
+#define PACKED_CHUNK ((uint32_t)1 << 20)
 
 /* A band is a decade of file sizes and two doublings of the chunk, so on a logarithmic scale the exponent rises by one
  * at each half decade. */
@@ -21,6 +29,25 @@ uint32_t policy_chunk_size(uint64_t size, uint64_t memory)
 	while (chunk > CHUNK_LEAST && chunk > memory / 16)
 		chunk /= 2;
 	return chunk;
+}
+
+enum policy_kind policy_kind(uint64_t size, uint64_t len)
+{
+	if (size >= RANDOM_FILE && len <= RANDOM_PIECE)
+		return POLICY_RANDOM;
+	return size < PACKED_FILE ? POLICY_PACKED : POLICY_STREAM;
+}
+
+uint32_t policy_chunk_limit(enum policy_kind kind, uint64_t size, uint64_t memory)
+{
+	uint32_t limit = kind == POLICY_STREAM ? policy_chunk_size(size, memory) : 0;
+
+	return limit > PACKED_CHUNK ? limit : PACKED_CHUNK;
+}
+
+uint32_t policy_frame_size(enum policy_kind kind)
+{
+	return kind == POLICY_RANDOM ? RANDOM_FRAME : PIPELINE_FRAME_MAX;
 }
 
 /* Measured on one core, 64 KiB frames of kernel source (stored share, encoding and decoding MB/s): -1 31.6 %, 393,

@@ -70,6 +70,33 @@ static void test_chunk_size_grows(void **state)
 	}
 }
 
+static void test_kind(void **state)
+{
+	static const struct {
+		uint64_t size, len;
+		enum policy_kind kind;
+		uint32_t limit, frame;
+	} table[] = {
+	    {0, 0, POLICY_PACKED, MIB, 64 * KIB},
+	    {256 * KIB - 1, 4 * KIB, POLICY_PACKED, MIB, 64 * KIB},
+	    {256 * KIB, 16 * KIB, POLICY_RANDOM, MIB, 16 * KIB},
+	    {256 * KIB, 16 * KIB + 1, POLICY_PACKED, MIB, 64 * KIB},
+	    {MIB, 64 * KIB, POLICY_STREAM, MIB, 64 * KIB},
+	    {20 * GB, 64 * KIB, POLICY_STREAM, 16 * MIB, 64 * KIB},
+	    {20 * GB, 4 * KIB, POLICY_RANDOM, MIB, 16 * KIB}, /* its frame table stays small */
+	    {20 * GB, UINT64_MAX, POLICY_STREAM, 16 * MIB, 64 * KIB},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		enum policy_kind kind = policy_kind(table[i].size, table[i].len);
+
+		assert_int_equal(kind, table[i].kind);
+		assert_int_equal(policy_chunk_limit(kind, table[i].size, 256 * MIB), table[i].limit);
+		assert_int_equal(policy_frame_size(kind), table[i].frame);
+	}
+}
+
 static void test_codec(void **state)
 {
 	static const struct {
@@ -104,10 +131,8 @@ static void test_workers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_chunk_size),
-	    cmocka_unit_test(test_chunk_size_grows),
-	    cmocka_unit_test(test_codec),
-	    cmocka_unit_test(test_workers),
+	    cmocka_unit_test(test_chunk_size), cmocka_unit_test(test_chunk_size_grows), cmocka_unit_test(test_kind),
+	    cmocka_unit_test(test_codec),      cmocka_unit_test(test_workers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
