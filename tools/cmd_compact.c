@@ -65,7 +65,9 @@ static int compact_set(const struct mounted *m, const char *value, struct err *e
 	if (!fsetxattr(m->dir, SESSION_XATTR_COMPACT, value, strlen(value), 0))
 		return 0;
 	return err_set(e, -errno, ERR_IO, "%s",
-	               errno == EPERM ? "only root and the user who mounted it may do that" : strerror(errno));
+	               errno == EPERM   ? "only root and the user who mounted it may do that"
+	               : errno == EBUSY ? "it is being compacted already"
+	                                : strerror(errno));
 }
 
 /* Until it has ended by itself or because of a signal. */

@@ -18,23 +18,15 @@
 static int write_rows(struct core *c, bool *due)
 {
 	struct node **list;
-	size_t count = 0;
-	struct node *n;
-	int ret = 0;
+	size_t count;
+	int ret = node_list_dirty(c, &list, &count);
 
 	*due = false;
-	(void)pthread_mutex_lock(&c->table_lock);
-	list = malloc((c->dirty_nodes + 1) * sizeof(struct node *));
-	if (list)
-		TAILQ_FOREACH (n, &c->dirty, on_dirty) {
-			list[count++] = n;
-			n->refs++;
-		}
-	(void)pthread_mutex_unlock(&c->table_lock);
-	if (!list)
-		return -ENOMEM;
+	if (ret)
+		return ret;
 	for (size_t i = 0; i < count; i++) {
-		n = list[i];
+		struct node *n = list[i];
+
 		(void)pthread_mutex_lock(&n->lock);
 		if (!ret && n->attr_dirty && !n->gone) {
 			struct index_inode row = n->attr;
@@ -76,7 +68,8 @@ static int cut_commit(struct core *c, bool last_round, bool *due, struct err *e)
 
 /* Renames over files that happen meanwhile make their inodes due, and those get a round of their own;
  * if renames keep coming, they wait for the last one. */
-static int cut_once(struct core *c, enum cut_kind kind, struct node *const *wanted, size_t nwanted, struct copy *copy)
+static int cut_once(struct core *c, enum cut_kind kind, struct node *const *wanted, size_t nwanted, struct copy *copy,
+                    bool *reclaimed)
 {
 	enum cut_kind more = kind == CUT_LEAN ? CUT_LEAN : CUT_SOME;
 	struct err e = {0};
@@ -88,7 +81,7 @@ static int cut_once(struct core *c, enum cut_kind kind, struct node *const *want
 		kind = CUT_FULL;
 	if (!ret)
 		ret = cut_round(c, kind, wanted, nwanted, &e);
-	if (!ret && copy)
+	if (!ret && copy && !copy->installed)
 		ret = core_index_result(c, copy_install(c, copy), NULL, "moving extents in the index");
 	for (int round = 0; !ret && due; round++) {
 		bool last = round == DUE_ROUNDS;
@@ -107,8 +100,10 @@ static int cut_once(struct core *c, enum cut_kind kind, struct node *const *want
 	ret = index_sync(c->index, &e);
 	if (ret)
 		return core_stop(c, ret, &e, "making the index durable");
-	if (kind != CUT_SOME || copy)
+	if (kind != CUT_SOME || copy) {
 		reclaim_segments(c);
+		*reclaimed = true;
+	}
 	compact_changed(c);
 	return 0;
 }
@@ -117,17 +112,18 @@ static int cut_once(struct core *c, enum cut_kind kind, struct node *const *want
  * first, and may give the data the room. */
 static int cut_run(struct core *c, enum cut_kind kind, struct node *const *wanted, size_t nwanted, struct copy *copy)
 {
+	bool reclaimed = false;
 	int ret, names = 0;
 
 	space_cut_begins(c);
-	ret = cut_once(c, kind, wanted, nwanted, copy);
+	ret = cut_once(c, kind, wanted, nwanted, copy, &reclaimed);
 	if (space_lacks(ret)) {
 		/* Extents without their sizes may be in the transaction: only both may be committed. */
-		names = c->half_entered ? ret : cut_once(c, CUT_LEAN, NULL, 0, NULL);
+		names = c->half_entered ? ret : cut_once(c, CUT_LEAN, NULL, 0, NULL, &reclaimed);
 		if (!names)
-			ret = cut_once(c, kind, wanted, nwanted, copy);
+			ret = cut_once(c, kind, wanted, nwanted, copy, &reclaimed);
 	}
-	space_cut_ended(c, ret, names);
+	space_cut_ended(c, ret, names, reclaimed);
 	return ret;
 }
 
@@ -215,6 +211,16 @@ int cut_wait(struct core *c, struct node *n)
 	return all_durable(c, n) ? core_failed(c) : cut_join(c, &rq);
 }
 
+int cut_wait_space(struct core *c)
+{
+	struct sync_request rq = {0};
+
+	if (c->opt.read_only)
+		return 0;
+	SCOPED_LOCK(&c->sync_lock);
+	return !atomic_load(&c->space.freed) && all_durable(c, NULL) ? core_failed(c) : cut_join(c, &rq);
+}
+
 int cut_wait_copy(struct core *c, struct copy *copy)
 {
 	struct sync_request rq = {.copy = copy};
@@ -297,10 +303,10 @@ static void *committer_main(void *arg)
 	bool failing = false;
 
 	while (committer_sleep(c, failing)) {
-		int ret = cut_wait(c, NULL);
+		int ret = cut_wait_space(c);
 
 		if (!ret && reap_rest(c))
-			ret = cut_wait(c, NULL);
+			ret = cut_wait_space(c);
 		if (!ret)
 			space_refill(c);
 		if (ret && !failing && !core_failed(c))

@@ -29,6 +29,11 @@ static const struct compact_rule rules[MODES] = {
     [MODE_ASKED_ALL] = {.dead = 0, .dead_bytes = 4096, .inline_live = 1, .open = true},
 };
 
+static bool is_asked(enum mode mode)
+{
+	return mode == MODE_ASKED || mode == MODE_ASKED_ALL;
+}
+
 struct compact {
 	pthread_t thread;
 	bool running;
@@ -40,14 +45,16 @@ struct compact {
 	bool no_room;                    /* there was nothing to find, and no commit since */
 	bool changed_idle, changed_busy; /* something was committed since the last search for victims found none */
 	enum mode asked;                 /* MODE_STOP: nobody asks */
+	uint64_t last;                   /* of what is asked for: segments made later are not its business */
+	uint64_t inline_after;           /* when the chunks that the index keeps may be a victim again */
 	struct core_compact_status status;
 
 	/* The compacting thread's own. */
 	struct compact_pass pass;
 	struct compact_victim victim;
 	bool in_pass;
+	enum mode pass_mode; /* that it was begun in */
 	uint64_t pass_moved, pass_stored;
-	uint64_t last; /* of a run that was asked for: segments made later are not its business */
 	uint8_t *buffer;
 	size_t room;
 	uint64_t *skip; /* segments not to be tried again: damaged, or nothing in them could be moved */
@@ -121,14 +128,20 @@ static int buffer_get(struct compact *k)
 
 /* --- one step ----------------------------------------------------------------------------------------------------- */
 
-static void skip_add(struct compact *k, uint64_t segment)
+/* False if it was there already. */
+static bool skip_add(struct compact *k, uint64_t segment)
 {
-	uint64_t *bigger = realloc(k->skip, (k->nskip + 1) * sizeof(*bigger));
+	uint64_t *bigger;
 
+	for (size_t i = 0; i < k->nskip; i++)
+		if (k->skip[i] == segment)
+			return false;
+	bigger = realloc(k->skip, (k->nskip + 1) * sizeof(*bigger));
 	if (!bigger)
-		return; /* it is tried again */
+		return false; /* it is tried again */
 	k->skip = bigger;
 	k->skip[k->nskip++] = segment;
+	return true;
 }
 
 static void status_progress(struct compact *k, uint64_t left)
@@ -148,7 +161,12 @@ static int pass_begin(struct core *c, enum mode mode)
 	uint64_t left = 0;
 	int ret;
 
-	rule.last = mode == MODE_ASKED || mode == MODE_ASKED_ALL ? k->last : UINT64_MAX;
+	{
+		SCOPED_LOCK(&k->lock);
+		rule.last = is_asked(mode) ? k->last : UINT64_MAX;
+		if (core_monotonic(c) < k->inline_after)
+			rule.inline_live = UINT64_MAX;
+	}
 	ret = compact_choose(c, &rule, k->skip, k->nskip, &k->victim, &left);
 	if (ret)
 		return ret;
@@ -166,19 +184,25 @@ static int pass_begin(struct core *c, enum mode mode)
 	if (!k->victim.segment)
 		k->pass.last = atomic_load(&c->next_chunk) - 1;
 	k->pass_moved = k->pass_stored = 0;
+	k->pass_mode = mode;
 	k->in_pass = true;
 	return 0;
 }
 
-/* A walk is over. What could not be moved will not be another time either. */
+/* A walk is over. What could not be moved out of a segment will not be another time either; chunks in the index come
+ * and go: they are tried again later, and whoever asked gets one walk through them. */
 static void pass_end(struct core *c)
 {
 	struct compact *k = c->compact;
 
 	k->in_pass = false;
-	if (!k->pass_moved)
-		skip_add(k, k->victim.segment);
+	if (!k->pass_moved && k->victim.segment)
+		(void)skip_add(k, k->victim.segment);
 	SCOPED_LOCK(&k->lock);
+	if (!k->victim.segment && k->asked && is_asked(k->pass_mode))
+		k->inline_after = UINT64_MAX;
+	else if (!k->victim.segment && !k->pass_moved)
+		k->inline_after = core_monotonic(c) + RETRY;
 	k->status.done += k->victim.live > k->pass_stored ? k->victim.live - k->pass_stored : 0;
 	k->status.freed += k->victim.total > k->pass_stored ? k->victim.total - k->pass_stored : 0;
 }
@@ -189,8 +213,14 @@ static void step_done(struct compact *k, const struct copy *copy)
 
 	k->pass_moved += copy->moved;
 	k->pass_stored += copy->stored;
-	for (size_t i = 0; i < copy->ndamaged; i++)
-		skip_add(k, copy->damaged[i]);
+	for (size_t i = 0; i < copy->ndamaged; i++) {
+		const struct copy_damage *d = &copy->damaged[i];
+
+		if (skip_add(k, d->segment))
+			log_warn("compaction cannot read chunk %llu: %s; what is damaged stays where it is; "
+			         "run `apfs check`",
+			         (unsigned long long)d->chunk, err_text(&d->err, d->ret));
+	}
 	SCOPED_LOCK(&k->lock);
 	k->status.done += copy->stored < left ? copy->stored : left;
 }
@@ -225,6 +255,12 @@ static int step(struct core *c, enum mode mode)
 		k->pass = before;
 	else if (k->pass.end)
 		pass_end(c);
+	/* Smaller victims may have room; the smallest have been tried if this one was chosen for that. */
+	if (space_lacks(ret)) {
+		k->in_pass = false;
+		if (mode == MODE_URGENT && k->pass_mode != MODE_URGENT)
+			return -EAGAIN;
+	}
 	if (ret && !k->failing && !core_failed(c))
 		log_warn("compaction failed: %s; nothing is lost, it will be tried again", err_text(&e, ret));
 	k->failing = ret != 0;
@@ -271,7 +307,7 @@ static enum mode await(struct core *c)
 			return MODE_URGENT;
 		if (k->asked)
 			return k->asked;
-		if (!k->in_pass && !k->changed_idle && !k->changed_busy && !k->urged) {
+		if (!k->in_pass && !k->changed_idle && !k->changed_busy) {
 			buffer_free(k);
 			(void)pthread_cond_wait(&k->cond, &k->lock);
 			continue;
@@ -291,6 +327,7 @@ static void asked_end(struct compact *k, int ret)
 
 	k->asked = MODE_STOP;
 	k->stop_asked = false;
+	k->inline_after = 0;
 	k->status.running = false;
 	k->status.ret = ret;
 	if (!ret)
@@ -310,10 +347,11 @@ static void urge_result(struct compact *k, enum mode mode, int ret)
 {
 	SCOPED_LOCK(&k->lock);
 
-	if (!k->urged || ret == -EAGAIN || (!ret && k->in_pass))
+	/* What another mode's rule did not find, or had no room for, this one may. */
+	if (!k->urged || ret == -EAGAIN || (!ret && k->in_pass) || (ret && mode != MODE_URGENT))
 		return;
 	k->rescued = !ret && k->victim.total > k->pass_stored;
-	k->no_room = ret && mode == MODE_URGENT;
+	k->no_room = ret != 0;
 	k->urged = false;
 	(void)pthread_cond_broadcast(&k->cond);
 }
@@ -323,7 +361,7 @@ static void work_result(struct core *c, enum mode mode, int ret, uint64_t began)
 {
 	struct compact *k = c->compact;
 	uint64_t now = core_monotonic(c), took = now - began;
-	bool asked = mode == MODE_ASKED || mode == MODE_ASKED_ALL;
+	bool asked = is_asked(mode);
 
 	k->next_busy = now + took / 3 * 7;
 	urge_result(k, mode, ret);
@@ -395,9 +433,12 @@ void compact_changed(struct core *c)
 	struct compact *k = c->compact;
 
 	SCOPED_LOCK(&k->lock);
+	bool asleep = !k->changed_idle && !k->changed_busy; /* otherwise it looks by itself */
+
 	k->changed_idle = k->changed_busy = true;
 	k->no_room = false;
-	(void)pthread_cond_broadcast(&k->cond);
+	if (asleep)
+		(void)pthread_cond_broadcast(&k->cond);
 }
 
 uint64_t compact_could_find(struct core *c, uint64_t scratch)
@@ -427,16 +468,20 @@ bool compact_find_room(struct core *c)
 
 /* --- asked for ---------------------------------------------------------------------------------------------------- */
 
-static void asked_begin(struct core *c, bool all)
+static int asked_begin(struct core *c, bool all)
 {
 	struct compact *k = c->compact;
 
 	SCOPED_LOCK(&k->lock);
+	if (k->asked)
+		return -EBUSY;
 	k->last = atomic_load(&c->last_segment);
+	k->inline_after = 0;
 	k->asked = all ? MODE_ASKED_ALL : MODE_ASKED;
 	k->stop_asked = false;
 	k->status = (struct core_compact_status){.running = true};
 	(void)pthread_cond_broadcast(&k->cond);
+	return 0;
 }
 
 int core_compact_start(struct core *c, bool all)
@@ -448,9 +493,7 @@ int core_compact_start(struct core *c, bool all)
 	if (!c->compact->running)
 		return -EOPNOTSUPP;
 	ret = core_sync(c); /* what was overwritten is dead only then */
-	if (!ret)
-		asked_begin(c, all);
-	return ret;
+	return ret ? ret : asked_begin(c, all);
 }
 
 void core_compact_stop(struct core *c)
@@ -473,9 +516,10 @@ int compact_run(struct core *c, bool all)
 	struct core_compact_status s;
 	int ret = core_sync(c);
 
+	if (!ret)
+		ret = asked_begin(c, all);
 	if (ret)
 		return ret;
-	asked_begin(c, all);
 	do {
 		work(c, k->asked);
 		core_compact_status(c, &s);

@@ -40,9 +40,9 @@ struct copy_part {
 	uint64_t size;     /* of the file */
 	const uint8_t *data;
 	uint32_t pos, len;
-	uint8_t kind; /* enum policy_kind */
-	bool read;    /* data holds them */
-	uint32_t to;  /* number of the new chunk in the copy, and the place in it */
+	enum policy_kind kind;
+	bool read;   /* data holds them */
+	uint32_t to; /* number of the new chunk in the copy, and the place in it */
 	uint32_t to_pos;
 };
 
@@ -56,7 +56,14 @@ struct copy_chunk {
 	struct copy_part **first;
 	size_t parts;
 	uint32_t len;
-	uint8_t kind; /* enum policy_kind */
+	enum policy_kind kind;
+};
+
+/* A frame that cannot be read. */
+struct copy_damage {
+	uint64_t segment, chunk;
+	int ret;
+	struct err err;
 };
 
 #define COPY_REGIONS 16
@@ -74,14 +81,14 @@ struct copy {
 	size_t regions;
 	uint8_t *buffer; /* borrowed: room bytes for the parts */
 	size_t room, used;
-	size_t claimed;    /* bytes of STORE */
-	uint64_t *damaged; /* segments with frames that cannot be read */
+	size_t claimed;              /* bytes of STORE */
+	struct copy_damage *damaged; /* one of each segment */
 	size_t ndamaged;
-	unsigned pending; /* chunks being sealed; this, ret and err under core.memory_lock */
-	int ret;
-	struct err err;
-	uint64_t stored; /* bytes of the new chunks; under core.memory_lock while there are any pending */
-	uint64_t moved;  /* bytes of files that were remapped, once installed */
+	struct seal_group sealing;
+	atomic_uint_fast64_t stored; /* bytes of the new chunks */
+	bool installed;              /* or it was tried: not twice, when its cut is */
+	int ret;                     /* of installing */
+	uint64_t moved;              /* bytes of files that were remapped, once installed */
 };
 
 /* Copies the next extents of the victim, as many as fit room bytes of buffer (at least 256 KiB), and moves the pass on.

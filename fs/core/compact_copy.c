@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PACK_CHUNK    ((uint32_t)1 << 20) /* as in cut.c: plaintext of a chunk of small pieces */
-#define SCATTER_FRAME 16384u
-
 /* --- reading ------------------------------------------------------------------------------------------------------ */
 
 /* One frame of the chunk that is being read. */
@@ -21,18 +18,16 @@ struct frame {
 /* Notes that a segment has a frame that cannot be read: it is left alone from now on. */
 static int note_damage(struct copy *cp, uint64_t chunk, uint64_t segment, int ret, const struct err *e)
 {
-	uint64_t *bigger;
+	struct copy_damage *bigger;
 
 	for (size_t i = 0; i < cp->ndamaged; i++)
-		if (cp->damaged[i] == segment)
+		if (cp->damaged[i].segment == segment)
 			return 0;
 	bigger = realloc(cp->damaged, (cp->ndamaged + 1) * sizeof(*bigger));
 	if (!bigger)
 		return -ENOMEM;
 	cp->damaged = bigger;
-	cp->damaged[cp->ndamaged++] = segment;
-	log_warn("compaction cannot read chunk %llu: %s; what is damaged stays where it is; run `apfs check`",
-	         (unsigned long long)chunk, err_text(e, ret));
+	cp->damaged[cp->ndamaged++] = (struct copy_damage){segment, chunk, ret, *e};
 	return 0;
 }
 
@@ -123,13 +118,6 @@ static int by_place(const void *a, const void *b)
 	return x->off < y->off ? -1 : x->off > y->off;
 }
 
-static uint32_t chunk_limit(const struct core *c, const struct copy_part *p)
-{
-	uint32_t limit = p->kind == POLICY_STREAM ? policy_chunk_size(p->size, c->opt.memory) : 0;
-
-	return limit > PACK_CHUNK ? limit : PACK_CHUNK;
-}
-
 /* Divides the parts that were read into chunks. */
 static int copy_arrange(struct copy *cp)
 {
@@ -145,11 +133,11 @@ static int copy_arrange(struct copy *cp)
 	qsort(cp->order, n, sizeof(struct copy_part *), by_place);
 	for (size_t i = 0; i < n;) {
 		struct copy_chunk *k = &cp->chunk[cp->chunks];
-		uint32_t limit = chunk_limit(cp->core, cp->order[i]);
+		const struct copy_part *first = cp->order[i];
+		uint32_t limit = policy_chunk_limit(first->kind, first->size, cp->core->opt.memory);
 
-		*k = (struct copy_chunk){.id = atomic_fetch_add(&cp->core->next_chunk, 1),
-		                         .first = &cp->order[i],
-		                         .kind = cp->order[i]->kind};
+		*k = (struct copy_chunk){
+		    .id = atomic_fetch_add(&cp->core->next_chunk, 1), .first = &cp->order[i], .kind = first->kind};
 		while (i < n && cp->order[i]->kind == k->kind && (!k->parts || k->len + cp->order[i]->len <= limit)) {
 			cp->order[i]->to = (uint32_t)cp->chunks;
 			cp->order[i]->to_pos = k->len;
@@ -172,32 +160,18 @@ static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk 
 {
 	struct copy_batch *b = rq->arg;
 	struct copy *cp = b->copy;
-	struct core *c = cp->core;
-	uint32_t stored = 0;
 
 	if (!ret) {
-		stored = chunk->stored_len;
-		ret = chunk_add_fresh(c, chunk, rq->sequence, UINT64_MAX, true);
+		atomic_fetch_add(&cp->stored, chunk->stored_len);
+		ret = chunk_add_fresh(cp->core, chunk, rq->sequence, UINT64_MAX, true);
 	}
 	free(b);
-	SCOPED_LOCK(&c->memory_lock);
-	cp->stored += stored;
-	c->batches--;
-	c->batches_ended++;
-	cp->pending--;
-	if (ret && !cp->ret) {
-		cp->ret = ret;
-		if (e)
-			cp->err = *e;
-	}
-	(void)pthread_cond_broadcast(&c->batch_cond);
+	seal_end(cp->core, &cp->sealing, ret, e);
 }
 
 static int chunk_submit(struct copy *cp, const struct copy_chunk *k)
 {
-	struct core *c = cp->core;
 	struct copy_batch *b = malloc(sizeof(*b) + k->parts * sizeof(b->item[0]));
-	enum policy_kind kind = (enum policy_kind)k->kind;
 
 	if (!b)
 		return -ENOMEM;
@@ -208,39 +182,21 @@ static int chunk_submit(struct copy *cp, const struct copy_chunk *k)
 		b->item[i] = (struct pipeline_item){p->ino, p->off, p->len, p->data};
 	}
 	b->rq = (struct pipeline_seal){
-	    .item = b->item,
-	    .nitems = k->parts,
-	    .chunk_id = k->id,
-	    .sequence = atomic_fetch_add(&c->next_sequence, 1),
-	    .choice = policy_codec(c->opt.compress, kind),
-	    .frame_size = kind == POLICY_RANDOM ? SCATTER_FRAME : PIPELINE_FRAME_MAX,
-	    .done = batch_done,
-	    .arg = b,
-	};
-	{
-		SCOPED_LOCK(&c->memory_lock);
-		c->batches++;
-		cp->pending++;
-	}
-	pipeline_seal_submit(c->pipeline, &b->rq);
+	    .item = b->item, .nitems = k->parts, .chunk_id = k->id, .done = batch_done, .arg = b};
+	seal_start(cp->core, &b->rq, k->kind, &cp->sealing);
 	return 0;
 }
 
 static int copy_seal(struct copy *cp, struct err *e)
 {
-	struct core *c = cp->core;
-	int ret = copy_arrange(cp);
+	int waited, ret = copy_arrange(cp);
 
 	for (size_t i = 0; i < cp->chunks && !ret; i++)
 		ret = chunk_submit(cp, &cp->chunk[i]);
-	SCOPED_LOCK(&c->memory_lock);
-	while (cp->pending)
-		(void)pthread_cond_wait(&c->batch_cond, &c->memory_lock);
-	if (ret)
-		return ret;
-	if (cp->ret)
-		*e = cp->err;
-	return cp->ret;
+	waited = seal_wait(cp->core, &cp->sealing);
+	if (waited && !ret)
+		*e = cp->sealing.err;
+	return ret ? ret : waited;
 }
 
 int copy_make(struct core *c, struct compact_pass *pass, uint8_t *buffer, size_t room, struct copy **out, struct err *e)

@@ -27,19 +27,12 @@ static struct source *source_find(struct source *s, size_t n, uint64_t chunk)
 /* What is dirty in maps may refer to chunks that the index has. Those stay, until a cut has entered it. */
 static int sources_hold(struct core *c, struct source *s, size_t n)
 {
-	struct node **list, *node;
-	size_t count = 0;
+	struct node **list;
+	size_t count;
+	int ret = node_list_dirty(c, &list, &count);
 
-	(void)pthread_mutex_lock(&c->table_lock);
-	list = malloc((c->dirty_nodes + 1) * sizeof(struct node *));
-	if (list)
-		TAILQ_FOREACH (node, &c->dirty, on_dirty) {
-			list[count++] = node;
-			node->refs++;
-		}
-	(void)pthread_mutex_unlock(&c->table_lock);
-	if (!list)
-		return -ENOMEM;
+	if (ret)
+		return ret;
 	for (size_t i = 0; i < count; i++) {
 		struct piece *p;
 
@@ -141,6 +134,7 @@ int copy_install(struct core *c, struct copy *cp)
 	size_t n = 0;
 	int ret = s ? 0 : -ENOMEM;
 
+	cp->installed = true;
 	for (size_t i = 0; i < cp->parts && s; i++)
 		if (!n || s[n - 1].chunk != cp->part[i].chunk)
 			s[n++] = (struct source){.chunk = cp->part[i].chunk};

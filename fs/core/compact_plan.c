@@ -1,4 +1,5 @@
 /* What a step of compaction copies: the live extents of a victim's chunks, and what lies around fragments. */
+#include "base/array.h"
 #include "fs/core/compact.h"
 
 #include <errno.h>
@@ -11,28 +12,11 @@
 #define REGION        ((uint64_t)1 << 20)   /* bytes of a file that are gathered at once, at most */
 #define REGION_PIECES 1024u                 /* extents of a region that are looked at */
 #define FRAGMENT      ((uint64_t)32 << 10)  /* bytes: pieces of a region that on average are smaller are gathered */
-#define SCATTER_FILE  ((uint64_t)256 << 10) /* as in cut.c */
-#define SCATTER_PIECE 16384u
-#define PACK_FILE     ((uint64_t)1 << 20)
-
-static int grow(void *array, size_t *room, size_t used, size_t size)
-{
-	void **a = array, *bigger;
-	size_t want = *room ? 2 * *room : 256;
-
-	if (used < *room)
-		return 0;
-	bigger = realloc(*a, want * size);
-	if (!bigger)
-		return -ENOMEM;
-	*a = bigger;
-	*room = want;
-	return 0;
-}
+#define MERGE_FILE    ((uint64_t)256 << 10) /* bytes: smaller files are one piece soon enough */
 
 static int add_extent(struct copy *cp, uint64_t ino, const struct index_extent *x, bool merged)
 {
-	int ret = grow(&cp->ext, &cp->exts_room, cp->exts, sizeof(*cp->ext));
+	int ret = array_grow(&cp->ext, &cp->exts_room, cp->exts, sizeof(*cp->ext));
 
 	if (!ret)
 		cp->ext[cp->exts++] = (struct copy_extent){ino, *x, merged};
@@ -103,7 +87,7 @@ static int plan_region(struct copy *cp, uint64_t ino, const struct index_extent 
 	if (cp->regions == COPY_REGIONS || cp->used + size > cp->room || around->off + around->len > end)
 		return 0;
 	ret = file_get(cp->core, ino, &f);
-	if (ret || f.dirty || f.size < SCATTER_FILE)
+	if (ret || f.dirty || f.size < MERGE_FILE)
 		return ret;
 	x = malloc(REGION_PIECES * sizeof(*x));
 	if (!x)
@@ -188,6 +172,7 @@ static int plan_window(struct copy *cp, const struct compact_pass *pass, const s
                        uint32_t *stop)
 {
 	uint64_t covered = pass->pos;
+	size_t taken = cp->exts;
 
 	for (size_t i = 0; i < n; i++) {
 		const struct index_extent *x = &e[i].x;
@@ -198,8 +183,8 @@ static int plan_window(struct copy *cp, const struct compact_pass *pass, const s
 			covered = end > covered ? end : covered;
 			continue;
 		}
-		if (end - start > left || cp->exts + i >= EXTENTS_STEP) {
-			left = cp->exts + i >= EXTENTS_STEP ? 0 : left / PIPELINE_FRAME_MAX * PIPELINE_FRAME_MAX;
+		if (end - start > left || taken >= EXTENTS_STEP) {
+			left = taken >= EXTENTS_STEP ? 0 : left / PIPELINE_FRAME_MAX * PIPELINE_FRAME_MAX;
 			*stop = (uint32_t)(left ? start + left : covered);
 			cp->used += left;
 			return 0;
@@ -216,6 +201,7 @@ static int plan_window(struct copy *cp, const struct compact_pass *pass, const s
 		}
 		cp->used += end - start;
 		covered = end;
+		taken++;
 	}
 	return 0;
 }
@@ -280,13 +266,6 @@ static int by_chunk(const void *a, const void *b)
 	return 0;
 }
 
-static uint8_t kind_of(const struct copy_extent *e, const struct file *f)
-{
-	if (f->size >= SCATTER_FILE && e->x.len <= SCATTER_PIECE && !e->merged)
-		return POLICY_RANDOM;
-	return f->size < PACK_FILE ? POLICY_PACKED : POLICY_STREAM;
-}
-
 /* The bytes from `start` on of an extent, whose file is f, as parts that end where blocks of the file do. */
 static int add_parts(struct copy *cp, const struct copy_extent *e, const struct file *f, uint64_t start)
 {
@@ -294,19 +273,20 @@ static int add_parts(struct copy *cp, const struct copy_extent *e, const struct 
 
 	while (start < end) {
 		uint64_t off = e->x.off + (start - e->x.chunk_off), len = PIPELINE_FRAME_MAX - off % PIPELINE_FRAME_MAX;
-		int ret = grow(&cp->part, &cp->parts_room, cp->parts, sizeof(*cp->part));
+		int ret = array_grow(&cp->part, &cp->parts_room, cp->parts, sizeof(*cp->part));
 
 		if (ret)
 			return ret;
 		len = len < end - start ? len : end - start;
-		cp->part[cp->parts++] = (struct copy_part){.chunk = e->x.chunk,
-		                                           .ino = e->ino,
-		                                           .off = off,
-		                                           .parent = f->parent,
-		                                           .size = f->size,
-		                                           .pos = (uint32_t)start,
-		                                           .len = (uint32_t)len,
-		                                           .kind = kind_of(e, f)};
+		cp->part[cp->parts++] =
+		    (struct copy_part){.chunk = e->x.chunk,
+		                       .ino = e->ino,
+		                       .off = off,
+		                       .parent = f->parent,
+		                       .size = f->size,
+		                       .pos = (uint32_t)start,
+		                       .len = (uint32_t)len,
+		                       .kind = policy_kind(f->size, e->merged ? UINT64_MAX : e->x.len)};
 		start += len;
 	}
 	return 0;

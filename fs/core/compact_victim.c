@@ -1,4 +1,5 @@
 /* Which segment to compact next. */
+#include "base/array.h"
 #include "fs/core/compact.h"
 
 #include <errno.h>
@@ -36,17 +37,10 @@ static int consider(struct core *c, const struct compact_rule *rule, const struc
 	dead = s.size > row->live ? s.size - row->live : 0;
 	if (!row->chunks || (s.open && !rule->open) || dead < rule->dead_bytes || dead * 100 < rule->dead * s.size)
 		return 0;
-	if (l->n == l->room) {
-		size_t room = l->room ? 2 * l->room : 64;
-		struct compact_victim *bigger = realloc(l->v, room * sizeof(*bigger));
-
-		if (!bigger)
-			return -ENOMEM;
-		l->v = bigger;
-		l->room = room;
-	}
-	l->v[l->n++] = (struct compact_victim){row->id, s.size, row->live, s.open};
-	return 0;
+	int ret = array_grow(&l->v, &l->room, l->n, sizeof(*l->v));
+	if (!ret)
+		l->v[l->n++] = (struct compact_victim){row->id, s.size, row->live, s.open};
+	return ret;
 }
 
 static int candidates(struct core *c, const struct compact_rule *rule, const uint64_t *skip, size_t nskip,

@@ -174,7 +174,8 @@ struct core_statfs {
 int core_statfs(struct core *c, struct core_statfs *out) MUST_CHECK;
 
 /* Compaction that somebody asked for: at once and without pause, in the background. all: every segment of which
- * anything is dead, else those that would be compacted when the volume is idle. -EROFS. */
+ * anything is dead, else those that would be compacted when the volume is idle. -EROFS; -EBUSY: somebody has asked
+ * already. */
 int core_compact_start(struct core *c, bool all) MUST_CHECK;
 /* Ends it, soon. */
 void core_compact_stop(struct core *c);

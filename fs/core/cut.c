@@ -2,6 +2,7 @@
  * The first half of a cut (docs/ARCHITECTURE.md, "The cut"): take the snapshot of each inode, seal its buffers, sync
  * the segments, enter extents and sizes into the open transaction. commit.c makes that durable.
  */
+#include "base/array.h"
 #include "fs/core/volume.h"
 
 #include <errno.h>
@@ -9,11 +10,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define INLINE_PLAIN  28672u                /* plaintext bytes that surely fit an inline chunk once sealed */
-#define PACK_CHUNK    ((uint32_t)1 << 20)   /* plaintext of a chunk of small pieces */
-#define SCATTER_FILE  ((uint64_t)256 << 10) /* in files from this size on ... */
-#define SCATTER_PIECE 16384u                /* ... pieces up to this size are random writes */
-#define MAP_KEEP      4096u                 /* pieces a map may keep after a cut */
+#define INLINE_PLAIN 28672u /* plaintext bytes that surely fit an inline chunk once sealed */
+#define MAP_KEEP     4096u  /* pieces a map may keep after a cut */
 
 struct cut_node {
 	struct node *n; /* holds a reference */
@@ -44,24 +42,9 @@ struct cut {
 	struct err err;
 };
 
-static int grow(void *array, size_t *room, size_t used, size_t size)
-{
-	void **a = array, *bigger;
-	size_t want = *room ? 2 * *room : 64;
-
-	if (used < *room)
-		return 0;
-	bigger = realloc(*a, want * size);
-	if (!bigger)
-		return -ENOMEM;
-	*a = bigger;
-	*room = want;
-	return 0;
-}
-
 static int cut_add(struct cut *cut, struct node *n)
 {
-	int ret = grow(&cut->node, &cut->nodes_room, cut->nodes, sizeof(*cut->node));
+	int ret = array_grow(&cut->node, &cut->nodes_room, cut->nodes, sizeof(*cut->node));
 
 	if (!ret) {
 		cut->node[cut->nodes++] = (struct cut_node){.n = n};
@@ -111,13 +94,13 @@ static int take_piece(struct cut *cut, struct cut_node *cn, struct piece *p)
 	if (p->off < cn->n->cut_size)
 		cn->covered += (end < cn->n->cut_size ? end : cn->n->cut_size) - p->off;
 	if (p->kind == PIECE_BUFFER) {
-		ret = grow(&cut->item, &cut->items_room, cut->items, sizeof(*cut->item));
+		ret = array_grow(&cut->item, &cut->items_room, cut->items, sizeof(*cut->item));
 		if (ret)
 			return ret;
 		seal_take(cut->core, cn->n, p, &cut->item[cut->items++]);
 		cut->bytes += p->len;
 	} else {
-		ret = grow(&cut->piece, &cut->pieces_room, cut->pieces, sizeof(*cut->piece));
+		ret = array_grow(&cut->piece, &cut->pieces_room, cut->pieces, sizeof(*cut->piece));
 		if (ret)
 			return ret;
 		cut->piece[cut->pieces++] = (struct cut_piece){
@@ -177,36 +160,15 @@ static int cut_freeze(struct cut *cut, struct cut_node *cn)
 
 /* --- sealing ------------------------------------------------------------------------------------------------------ */
 
-/* A piece of a large file that was written at random: such pieces share small frames, so that reading one of them back
- * does not decode many. */
-static bool is_scattered(const struct seal_item *i, uint64_t size)
-{
-	return size >= SCATTER_FILE && i->len <= SCATTER_PIECE;
-}
-
 static int by_class(const void *a, const void *b)
 {
 	const struct seal_item *x = a, *y = b;
 
-	if (x->scattered != y->scattered)
-		return x->scattered ? 1 : -1;
+	if (x->kind != y->kind)
+		return x->kind < y->kind ? -1 : 1;
 	if (x->node->ino != y->node->ino)
 		return x->node->ino < y->node->ino ? -1 : 1;
 	return x->off < y->off ? -1 : x->off > y->off;
-}
-
-static uint32_t chunk_limit(const struct cut *cut, const struct seal_item *i)
-{
-	uint32_t limit = policy_chunk_size(i->size, cut->core->opt.memory);
-
-	return limit > PACK_CHUNK ? limit : PACK_CHUNK;
-}
-
-static enum policy_kind kind_of(const struct seal_item *first, bool to_inline)
-{
-	if (first->scattered || to_inline)
-		return POLICY_RANDOM;
-	return first->size < PACK_CHUNK ? POLICY_PACKED : POLICY_STREAM;
 }
 
 static int cut_seal(struct cut *cut)
@@ -220,19 +182,18 @@ static int cut_seal(struct cut *cut)
 	for (size_t k = 0; k < cut->items; k++) {
 		struct seal_item *it = &cut->item[k];
 
-		it->scattered = is_scattered(it, it->size);
+		it->kind = to_inline ? POLICY_RANDOM : policy_kind(it->size, it->len); /* somebody waits for it */
 	}
 	if (cut->items)
 		qsort(cut->item, cut->items, sizeof(*cut->item), by_class);
 	while (i < cut->items && !ret) {
 		struct seal_item *first = &cut->item[i];
-		uint32_t limit = chunk_limit(cut, first), bytes = 0;
+		uint32_t limit = policy_chunk_limit(first->kind, first->size, c->opt.memory), bytes = 0;
 		size_t n = 0;
 
-		while (i + n < cut->items && first[n].scattered == first->scattered &&
-		       (bytes + first[n].len <= limit || !n))
+		while (i + n < cut->items && first[n].kind == first->kind && (bytes + first[n].len <= limit || !n))
 			bytes += first[n++].len;
-		ret = seal_submit(c, first, n, kind_of(first, to_inline), to_inline, &g);
+		ret = seal_submit(c, first, n, first->kind, to_inline, &g);
 		i += ret ? 0 : n;
 	}
 	for (size_t k = i; k < cut->items; k++) /* not submitted for want of memory */
@@ -311,8 +272,17 @@ static int install_extent(struct cut *cut, struct node *n, const struct index_ex
 			cn->stored += 1 + x->len * k->p->stored_len / k->p->plain_len;
 		chunk_put(c, k);
 	}
-	SCOPED_LOCK(&n->lock);
-	return n->gone ? 0 : index_extent_set(c->index, n->ino, x);
+	struct index_extent left = *x;
+
+	do {
+		SCOPED_LOCK(&n->lock);
+		if (n->gone)
+			return 0;
+		if (x->chunk)
+			return index_extent_set(c->index, n->ino, x);
+		ret = extents_clear_step(c, n->ino, &left);
+	} while (!ret && left.len);
+	return ret;
 }
 
 /* The estimate of what a file takes in STORE: what is left of the old one is the share of the old bytes that were not

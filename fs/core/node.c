@@ -235,6 +235,22 @@ void node_dirty(struct core *c, struct node *n)
 	c->dirty_nodes++;
 }
 
+int node_list_dirty(struct core *c, struct node ***list, size_t *n)
+{
+	struct node *node;
+
+	SCOPED_LOCK(&c->table_lock);
+	*n = 0;
+	*list = malloc((c->dirty_nodes + 1) * sizeof(struct node *));
+	if (!*list)
+		return -ENOMEM;
+	TAILQ_FOREACH (node, &c->dirty, on_dirty) {
+		(*list)[(*n)++] = node;
+		node->refs++;
+	}
+	return 0;
+}
+
 bool node_durable(const struct node *n)
 {
 	return !n->attr_dirty && !n->map.dirty && (!S_ISREG(n->attr.mode) || n->attr.size == n->cut_size);

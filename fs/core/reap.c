@@ -13,23 +13,45 @@
 #define AT_ONCE 16u  /* steps that whoever deletes does himself */
 #define PENDING ((size_t)8 << 20)
 
-int reap_step(struct core *c, uint64_t ino, bool *more)
+/* *some: as much of a hole as one step enters. */
+static int step_of(struct core *c, uint64_t ino, const struct index_extent *hole, struct index_extent *some)
 {
 	struct index_extent *x = malloc(STEP * sizeof(*x));
-	struct index_extent hole = {0};
+	uint64_t end = hole->off + hole->len;
 	size_t n = 0;
-	int ret = x ? index_extent_list(c->index, ino, 0, INDEX_OFFSET_MAX, x, STEP, &n) : -ENOMEM;
+	int ret = x ? index_extent_list(c->index, ino, hole->off, end, x, STEP, &n) : -ENOMEM;
 
-	*more = !ret && n == STEP;
-	if (*more) {
-		hole.off = x[0].off;
-		hole.len = x[n - 1].off + x[n - 1].len - x[0].off;
-		ret = index_extent_set(c->index, ino, &hole);
-	} else if (!ret) {
-		ret = index_inode_delete(c->index, ino);
-	}
+	*some = *hole;
+	if (n == STEP && x[n - 1].off + x[n - 1].len < end)
+		some->len = x[n - 1].off + x[n - 1].len - hole->off;
 	free(x);
 	return ret;
+}
+
+int extents_clear_step(struct core *c, uint64_t ino, struct index_extent *hole)
+{
+	struct index_extent some;
+	int ret = step_of(c, ino, hole, &some);
+
+	if (!ret)
+		ret = index_extent_set(c->index, ino, &some);
+	if (!ret) {
+		hole->off += some.len;
+		hole->len -= some.len;
+	}
+	return ret;
+}
+
+int reap_step(struct core *c, uint64_t ino, bool *more)
+{
+	static const struct index_extent all = {.len = INDEX_OFFSET_MAX};
+	struct index_extent some;
+	int ret = step_of(c, ino, &all, &some);
+
+	*more = !ret && some.len < all.len;
+	if (ret)
+		return ret;
+	return *more ? index_extent_set(c->index, ino, &some) : index_inode_delete(c->index, ino);
 }
 
 static int queue(struct core *c, uint64_t ino)

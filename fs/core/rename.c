@@ -146,6 +146,8 @@ static int rename_space(struct core *c, uint64_t parent, const char *name, size_
 {
 	struct index_dirent d;
 
+	if (space_plenty(c))
+		return 0;
 	if (index_dirent_get(c->index, parent, name, len, &d) == -ENOENT)
 		return space_for_name(c, 0);
 	space_pause(c);

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCATTER_FRAME 16384u /* frames of what is written at random, and likely to be read so */
-
 struct batch {
 	struct pipeline_seal rq;
 	struct core *core;
@@ -53,16 +51,27 @@ void seal_settle(struct seal_item *item)
 	item->buffer = NULL;
 }
 
-static void batch_end(struct batch *b, int ret, const struct err *e)
+void seal_start(struct core *c, struct pipeline_seal *rq, enum policy_kind kind, struct seal_group *g)
 {
-	struct core *c = b->core;
-	struct seal_group *g = b->group;
+	rq->sequence = atomic_fetch_add(&c->next_sequence, 1);
+	rq->choice = policy_codec(c->opt.compress, kind);
+	rq->frame_size = policy_frame_size(kind);
+	{
+		SCOPED_LOCK(&c->memory_lock);
+		c->batches++;
+		if (g)
+			g->pending++;
+	}
+	pipeline_seal_submit(c->pipeline, rq);
+}
 
+void seal_end(struct core *c, struct seal_group *g, int ret, const struct err *e)
+{
 	if (ret && pipeline_failed(c->pipeline))
 		(void)core_stop(c, ret, e, "making segments durable");
 	else if (!g && ret && !space_lacks(ret)) /* of that the cuts tell */
 		log_warn("data could not be stored yet: %s; it stays in memory and is tried again", err_text(e, ret));
-	(void)pthread_mutex_lock(&c->memory_lock);
+	SCOPED_LOCK(&c->memory_lock);
 	c->batches--;
 	c->batches_ended++;
 	if (g) {
@@ -74,16 +83,13 @@ static void batch_end(struct batch *b, int ret, const struct err *e)
 		}
 	}
 	(void)pthread_cond_broadcast(&c->batch_cond);
-	(void)pthread_mutex_unlock(&c->memory_lock);
-	if (!g)
-		free(b->item);
-	free(b);
 }
 
 static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e)
 {
 	struct batch *b = rq->arg;
 	struct core *c = b->core;
+	struct seal_group *g = b->group;
 	uint64_t id = rq->chunk_id;
 	uint32_t pos = 0;
 	bool shared = false;
@@ -99,10 +105,13 @@ static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk 
 		item->chunk_pos = pos;
 		pos += item->len;
 		seal_settle(item);
-		if (!b->group)
+		if (!g)
 			node_put(c, item->node);
 	}
-	batch_end(b, ret, e);
+	if (!g)
+		free(b->item);
+	free(b);
+	seal_end(c, g, ret, e);
 }
 
 int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool to_inline,
@@ -131,20 +140,11 @@ int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_ki
 	    .item = b->data,
 	    .nitems = n,
 	    .chunk_id = atomic_fetch_add(&c->next_chunk, 1),
-	    .sequence = atomic_fetch_add(&c->next_sequence, 1),
-	    .choice = policy_codec(c->opt.compress, kind),
-	    .frame_size = kind == POLICY_RANDOM ? SCATTER_FRAME : PIPELINE_FRAME_MAX,
 	    .to_inline = to_inline,
 	    .done = batch_done,
 	    .arg = b,
 	};
-	{
-		SCOPED_LOCK(&c->memory_lock);
-		c->batches++;
-		if (g)
-			g->pending++;
-	}
-	pipeline_seal_submit(c->pipeline, &b->rq);
+	seal_start(c, &b->rq, kind, g);
 	return 0;
 }
 

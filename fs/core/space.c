@@ -73,30 +73,49 @@ static uint64_t need_locked(struct core *c, uint64_t rows, uint64_t more)
 	       index_owed(c->index, rows + buffers);
 }
 
-/* Under memory_lock: STORE's free bytes; UINT64_MAX when they cannot be learned: the write itself will tell. */
-static uint64_t avail_locked(struct core *c, uint64_t need)
+static uint64_t need_now(struct core *c, uint64_t rows, uint64_t more)
+{
+	SCOPED_LOCK(&c->memory_lock);
+	return need_locked(c, rows, more);
+}
+
+/* STORE's free bytes; UINT64_MAX when they cannot be learned: the write itself will tell. */
+static uint64_t avail_now(struct core *c, uint64_t need)
 {
 	struct space *sp = &c->space;
 	uint64_t now = core_monotonic(c);
 	struct io_space s;
 
-	if (sp->avail >= need + PLENTY && now - sp->asked < AGE_NS)
-		return sp->avail;
-	if (io_space(c->io, &s))
+	{
+		SCOPED_LOCK(&c->memory_lock);
+		if (sp->avail >= need + PLENTY && now - sp->asked < AGE_NS)
+			return sp->avail;
+	}
+	if (io_space(c->io, &s)) /* without the lock: it may ask a server */
 		return UINT64_MAX;
+	SCOPED_LOCK(&c->memory_lock);
 	sp->avail = s.avail;
 	sp->asked = now;
 	return s.avail;
 }
 
+/* Under memory_lock: what is needed, where avail was learned when it was `before`: what has been stored meanwhile is
+ * not in avail. */
+static uint64_t need_after(struct core *c, uint64_t rows, uint64_t more, uint64_t before)
+{
+	uint64_t need = need_locked(c, rows, more);
+
+	return need > before ? need : before;
+}
+
 /* Whether `more` bytes of file data, or of the index, fit and leave `margin`. claim: they are kept for the caller. */
 static bool fits(struct core *c, uint64_t data, uint64_t index, uint64_t margin, bool claim)
 {
-	uint64_t rows = rows_dirty(c), need, avail;
+	uint64_t rows = rows_dirty(c), before = need_now(c, rows, data), need;
+	uint64_t avail = avail_now(c, before + index + margin);
 
 	SCOPED_LOCK(&c->memory_lock);
-	need = need_locked(c, rows, data) + index + margin;
-	avail = avail_locked(c, need);
+	need = need_after(c, rows, data, before) + index + margin;
 	atomic_store(&c->space.is_short, c->space.failed || avail < need + c->space.slack);
 	if (avail < need || c->space.failed > (data ? SPACE_FOUND : SPACE_NO_DATA))
 		return false;
@@ -113,11 +132,11 @@ void space_unclaim(struct core *c, size_t len)
 
 bool space_claim_scratch(struct core *c, size_t len, uint64_t rows)
 {
-	uint64_t dirty = rows_dirty(c), need;
+	uint64_t all = rows_dirty(c) + rows, before = need_now(c, all, len), keep = c->space.margin / 2;
+	uint64_t avail = avail_now(c, before + keep);
 
 	SCOPED_LOCK(&c->memory_lock);
-	need = need_locked(c, dirty + rows, len) + c->space.margin / 2;
-	if (avail_locked(c, need) < need)
+	if (avail < need_after(c, all, len, before) + keep)
 		return false;
 	c->space.claimed += len;
 	return true;
@@ -202,7 +221,7 @@ static bool find_room(struct core *c, unsigned *step)
 	(void)reap_rest(c);
 	if (*step < CUTS && cut_helps(c)) {
 		++*step;
-		(void)!cut_wait(c, NULL);
+		(void)!cut_wait_space(c);
 		return true;
 	}
 	return compact_find_room(c);
@@ -252,6 +271,11 @@ int space_for_name(struct core *c, size_t bytes)
 	return ret;
 }
 
+bool space_plenty(struct core *c)
+{
+	return fits(c, 0, NAME_BYTES, c->space.margin / 2, false) && !space_is_short(c);
+}
+
 void space_pause(struct core *c)
 {
 	if (c->opt.read_only || index_pending(c->index) < PENDING_SHORT)
@@ -278,11 +302,12 @@ void space_cut_begins(struct core *c)
 	c->space.cut_freed = atomic_exchange(&c->space.freed, false);
 }
 
-void space_cut_ended(struct core *c, int ret, int names)
+void space_cut_ended(struct core *c, int ret, int names, bool reclaimed)
 {
 	uint64_t now = core_monotonic(c);
 
-	if (ret && c->space.cut_freed)
+	/* One that did not reclaim may have emptied segments, too. */
+	if (ret ? c->space.cut_freed : !reclaimed)
 		atomic_store(&c->space.freed, true);
 	SCOPED_LOCK(&c->memory_lock);
 	c->space.failed = !space_lacks(ret) ? SPACE_FOUND : space_lacks(names) ? SPACE_NO_NAMES : SPACE_NO_DATA;
@@ -291,16 +316,12 @@ void space_cut_ended(struct core *c, int ret, int names)
 
 void space_refill(struct core *c)
 {
-	uint64_t lacks = reserve_lacks(c->io), rows, need, avail;
+	uint64_t need, avail;
 
-	if (!lacks)
+	if (!reserve_lacks(c->io))
 		return;
-	rows = rows_dirty(c);
-	{
-		SCOPED_LOCK(&c->memory_lock);
-		need = need_locked(c, rows, 0) + c->space.margin;
-		avail = avail_locked(c, need);
-	}
+	need = need_now(c, rows_dirty(c), 0) + c->space.margin;
+	avail = avail_now(c, need);
 	if (avail > need && avail != UINT64_MAX)
 		reserve_grow(c->io, avail - need);
 }
@@ -323,7 +344,7 @@ static void look_for_room(struct core *c)
 	if (c->opt.read_only || core_may_write(c))
 		return;
 	if (enough && space_is_short(c) && cut_helps(c))
-		(void)!cut_wait(c, NULL);
+		(void)!cut_wait_space(c);
 	while (!fits(c, POOL_BLOCK, 0, c->space.margin, false) && find_room(c, &step))
 		;
 }
@@ -334,20 +355,20 @@ int core_statfs(struct core *c, struct core_statfs *out)
 {
 	uint64_t rows, need, avail, dead = 0;
 	struct io_space s;
-	int ret = 0;
+	int ret;
 
 	look_for_room(c);
 	if (!c->opt.read_only && space_is_short(c))
 		dead = compact_could_find(c, c->space.margin / 2);
 	rows = rows_dirty(c);
+	ret = io_space(c->io, &s);
+	if (ret)
+		return ret;
 	{
 		SCOPED_LOCK(&c->memory_lock);
-		ret = io_space(c->io, &s);
 		need = need_locked(c, rows, 0) + c->space.margin;
 		avail = c->space.failed ? 0 : s.avail + atomic_load(&c->space.quarantine) + dead - dead / DEAD_SHARE;
 	}
-	if (ret)
-		return ret;
 	avail = avail > need ? avail - need : 0;
 	avail -= avail / STATFS_SHARE;
 	*out = (struct core_statfs){.block_size = STATFS_BLOCK,

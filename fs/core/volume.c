@@ -1,4 +1,5 @@
 #include "fs/core/volume.h"
+#include "base/array.h"
 #include "base/io_overlay.h"
 #include "fs/core/reserve.h"
 
@@ -234,13 +235,8 @@ static void reap_all(struct core *c)
 	for (n = c->table; n; n = n->hh.next) {
 		if (!n->loaded || n->gone || n->attr.nlink)
 			continue;
-		if (count == room) {
-			uint64_t *bigger = realloc(ino, (room = room ? 2 * room : 64) * sizeof(*ino));
-
-			if (!bigger)
-				break; /* the next mount does it */
-			ino = bigger;
-		}
+		if (array_grow(&ino, &room, count, sizeof(*ino)))
+			break; /* the next mount does it */
 		ino[count++] = n->ino;
 	}
 	for (size_t i = 0; i < count; i++) {
@@ -264,14 +260,12 @@ int core_close(struct core *c, struct err *e)
 	if (!c->opt.read_only) {
 		reap_all(c);
 		(void)reap_rest(c);
-		ret = core_sync(c);
+		ret = cut_wait_space(c);
 		if (space_lacks(ret)) {
 			/* What was accepted goes before what a later mount may need. */
 			reserve_open_up(c->io);
-			ret = core_sync(c);
+			ret = cut_wait_space(c);
 		}
-		if (!ret)
-			ret = core_sync(c); /* deletes the segments that the first one emptied and ended */
 		if (!ret)
 			ret = atomic_load(&c->failed);
 	}

@@ -87,7 +87,7 @@ enum space_failure { SPACE_FOUND, SPACE_NO_DATA, SPACE_NO_NAMES };
 /* See space.c. */
 struct space {
 	uint64_t margin, slack, checkpoint, segment; /* bytes, fixed */
-	atomic_bool is_short, freed;                 /* freed: something was deleted that the next cut gives back */
+	atomic_bool is_short, freed;                 /* freed: a cut of everything may give something back */
 	atomic_bool purging;                         /* quarantine/: the log says so */
 	bool was_short, cut_freed;                   /* the cut's leader: what the last one began with */
 	_Atomic uint64_t quarantine;                 /* bytes */
@@ -180,6 +180,8 @@ void node_dirty(struct core *c, struct node *n);
 bool node_durable(const struct node *n);
 /* Takes it off if it is durable. Under n->lock. */
 void node_clean(struct core *c, struct node *n);
+/* All on the dirty list, with references, malloc'd. */
+int node_list_dirty(struct core *c, struct node ***list, size_t *n) MUST_CHECK;
 /* Under ns: deletes the inode for good if it has no name, no reference of the kernel's and no open file. */
 int node_reap(struct core *c, struct node *n) MUST_CHECK;
 /* A failure is logged, and the orphan found at the next mount. */
@@ -292,18 +294,22 @@ struct seal_item {
 	uint64_t off;
 	uint64_t size; /* of the file */
 	uint32_t len, pos;
-	bool scattered; /* the cut's: see there */
-	uint64_t chunk; /* out; 0 when sealing failed */
+	enum policy_kind kind; /* the cut's */
+	uint64_t chunk;        /* out; 0 when sealing failed */
 	uint32_t chunk_pos;
 };
 
-/* What a group of batches reports to: seal_wait returns the first error. */
+/* What a group of chunks reports to: seal_wait returns the first error. */
 struct seal_group {
 	unsigned pending; /* under core.memory_lock, as is ret */
 	int ret;
 	struct err err;
 };
 
+/* Submits a request of which what to seal, as which chunk, and who is told are filled in. Whoever is told calls
+ * seal_end last, with the chunk's result: the group may be gone after. g may be NULL. */
+void seal_start(struct core *c, struct pipeline_seal *rq, enum policy_kind kind, struct seal_group *g);
+void seal_end(struct core *c, struct seal_group *g, int ret, const struct err *e);
 /* Seals items [0, n), which stay the caller's if it has a group (and are then filled in), and are copied if it has
  * none. The items' pieces must be marked sealing already, and inflight counted. */
 int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool to_inline,
@@ -333,6 +339,8 @@ enum cut_kind {
 int cut_round(struct core *c, enum cut_kind kind, struct node *const *wanted, size_t nwanted, struct err *e) MUST_CHECK;
 /* Waits for a cut that begins after this call and includes n's data, or everything's (n NULL). */
 int cut_wait(struct core *c, struct node *n) MUST_CHECK;
+/* The same for everything, also where there is nothing to store but space to be given back. */
+int cut_wait_space(struct core *c) MUST_CHECK;
 /* Waits for a cut that makes a copy's new chunks durable and remaps what it moved. */
 int cut_wait_copy(struct core *c, struct copy *copy) MUST_CHECK;
 int committer_start(struct core *c) MUST_CHECK;
@@ -360,6 +368,8 @@ void space_unclaim(struct core *c, size_t len);
 bool space_claim_scratch(struct core *c, size_t len, uint64_t rows);
 /* The same for a new name or extended attribute of this many bytes, which is not kept but entered at once. */
 int space_for_name(struct core *c, size_t bytes) MUST_CHECK;
+/* A name fits, and space is not short. */
+bool space_plenty(struct core *c);
 /* Before a change that needs none: where space is short, transactions are kept small. No locks may be held. */
 void space_pause(struct core *c);
 /* Bytes of the index's pages after which a commit is due. */
@@ -373,9 +383,9 @@ static inline void space_freed(struct core *c)
 {
 	atomic_store(&c->space.freed, true);
 }
-/* Around a cut of everything. ret: its result; names: that of a lean one in its place. */
+/* Around a cut. ret: its result; names: that of a lean one in its place; reclaimed: empty segments were deleted. */
 void space_cut_begins(struct core *c);
-void space_cut_ended(struct core *c, int ret, int names);
+void space_cut_ended(struct core *c, int ret, int names, bool reclaimed);
 /* Looks at what is in quarantine/. */
 void space_quarantine(struct core *c);
 /* Rebuilds the reserve from what is to spare; and, when the volume is closed, from all there is. */
@@ -427,6 +437,9 @@ size_t compact_memory(uint64_t memory);
 
 /* --- reap.c ------------------------------------------------------------------------------------------------------- */
 
+/* Enters a hole in a file, as far as one step goes: *hole becomes what is left of it. A file may have very many
+ * extents, and the index is not held for all of them. */
+int extents_clear_step(struct core *c, uint64_t ino, struct index_extent *hole) MUST_CHECK;
 /* Deletes some of what the index has of an inode; *more: there is more. */
 int reap_step(struct core *c, uint64_t ino, bool *more) MUST_CHECK;
 /* Under ns: deletes an inode with its extents; many of them in the background, by reap_rest. row: its row, with no

@@ -1,4 +1,5 @@
 /* What STORE holds: no plaintext, no dead segments; and what becomes of damage. */
+#include "fs/core/volume.h"
 #include "tests/core/support.h"
 
 #include <errno.h>
@@ -224,6 +225,58 @@ static unsigned read_damaged(struct fixture *f, uint8_t *data[NFLIPFILE], const 
 	return errors;
 }
 
+/* What was deleted is given back even when the commit of it was somebody's fsync of another file. */
+static void test_fsync_of_another(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(7), big = make(f, CORE_ROOT, "big", S_IFREG | 0644),
+		 small = make(f, CORE_ROOT, "small", S_IFREG | 0644);
+	uint8_t *buf = malloc(4 * MIB);
+
+	assert_non_null(buf);
+	fill_random(&rng, buf, 4 * MIB);
+	put(f, big, buf, 4 * MIB, 0);
+	put(f, small, buf, 4096, 0);
+	sync_all(f);
+	assert_int_equal(core_unlink(f->core, CORE_ROOT, "big"), 0);
+	core_forget(f->core, big, 1);
+	put(f, small, buf, 4096, 0);
+	assert_int_equal(core_fsync(f->core, small, false), 0);
+	assert_int_equal(cut_wait_space(f->core), 0);
+	assert_true(fixture_disk_usage(f, "segments") < MIB);
+	free(buf);
+}
+
+/* Very many extents are replaced by a hole in steps. */
+static void test_truncate(void **state)
+{
+	enum { BLOCKS = 2000, BLOCK = 4096 };
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(8), file = make(f, CORE_ROOT, "f", S_IFREG | 0644);
+	struct core_attr in = {.size = 3 * BLOCK + 100}, out;
+	uint8_t *buf = malloc(4 * BLOCK), got[4 * BLOCK];
+	struct index_extent x[4];
+	struct err e = {0};
+	size_t n;
+
+	assert_non_null(buf);
+	fill_random(&rng, buf, 4 * BLOCK);
+	for (size_t i = 0; i < BLOCKS; i++) /* backwards: no two become one extent */
+		put(f, file, buf + i % 4 * BLOCK, BLOCK, (BLOCKS - 1 - i) * 2 * BLOCK);
+	sync_all(f);
+	put(f, file, buf, 4 * BLOCK, 0);
+	sync_all(f);
+	assert_int_equal(core_setattr(f->core, file, CORE_SET_SIZE, &in, &out), 0);
+	sync_all(f);
+	assert_int_equal(index_extent_list(f->core->index, file, 0, UINT64_MAX, x, 4, &n), 0);
+	assert_true(n <= 1);
+	assert_int_equal(index_check(f->core->index, &e), 0);
+	fixture_crash(f);
+	assert_int_equal(get(f, file, got, sizeof(got), 0), in.size);
+	assert_memory_equal(got, buf, in.size);
+	free(buf);
+}
+
 static void test_bit_flips(void **state)
 {
 	struct fixture *f = *state;
@@ -354,8 +407,9 @@ static void test_many_sessions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_canaries),  TEST(test_compresses),   TEST(test_dead_segments), TEST(test_overwritten_space),
-	    TEST(test_bit_flips), TEST(test_lost_segment), TEST(test_opening),       TEST(test_many_sessions),
+	    TEST(test_fsync_of_another), TEST(test_truncate),          TEST(test_canaries),  TEST(test_compresses),
+	    TEST(test_dead_segments),    TEST(test_overwritten_space), TEST(test_bit_flips), TEST(test_lost_segment),
+	    TEST(test_opening),          TEST(test_many_sessions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
