@@ -366,8 +366,12 @@ static int open_wal(struct vfs *v)
 	if (rc != SQLITE_OK) {
 		io_close(v->wal.f);
 		v->wal.f = NULL;
+		return rc;
 	}
-	return rc;
+	/* What is found may be in the kernel's cache only, if a process was killed before its fdatasync. */
+	if (!v->read_only)
+		atomic_fetch_add(&v->wal_writes, 1);
+	return SQLITE_OK;
 }
 
 static int vfs_open(sqlite3_vfs *base, const char *path, sqlite3_file *out, int flags, int *out_flags)

@@ -6,7 +6,8 @@
  *
  *  1. WAL before database. A checkpoint copies frames into the database file; if such a page reached the disk while its
  *     frame did not, recovery would find a database of two times. So the xSync of the WAL that SQLite does before it
- *     copies is a real one (nothing to do when all frames are synced already).
+ *     copies is a real one (nothing to do when all frames are synced already, which of those found at open nobody
+ *     knows).
  *
  *  2. Database before restart. Until the copied pages are durable, the frames are the only good copy. The database's
  *     xSync at the end of a checkpoint is only noted; vfs_sync does it later, outside the mutex. A crash before it

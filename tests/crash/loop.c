@@ -173,6 +173,13 @@ static void live_on(struct loop *l)
 	check_index(l);
 }
 
+#define KILLED 2 /* seeds of images for which only the process ended, modulo 16 */
+
+static bool only_killed(uint64_t seed)
+{
+	return seed % 16 == KILLED;
+}
+
 /* Takes the power of the image away, opens it and judges it; image is ours. What opening it did is in q, if given. */
 static void judge_image(struct loop *l, struct io *image, uint64_t seed, struct cuts *q)
 {
@@ -181,7 +188,9 @@ static void judge_image(struct loop *l, struct io *image, uint64_t seed, struct 
 
 	l->image = image;
 	l->image_seed = seed;
-	if (seed % 16 == 0)
+	if (only_killed(seed))
+		sim_restart(image);
+	else if (seed % 16 == 0)
 		sim_crash_last(image);
 	else
 		sim_crash(image, seed % 16 == 1 ? 0 : seed);
@@ -208,8 +217,8 @@ static void judge_image(struct loop *l, struct io *image, uint64_t seed, struct 
 	l->judged++;
 }
 
-/* Power cuts in the midst of what opening an image did: one of them, and two more or so. */
-static void judge_recovery(struct loop *l, struct cuts *q)
+/* Power cuts in the midst of what opening an image did: all of them, or one and two more or so. */
+static void judge_recovery(struct loop *l, struct cuts *q, bool all)
 {
 	uint64_t n = 0, pick;
 	struct cut *c;
@@ -218,12 +227,18 @@ static void judge_recovery(struct loop *l, struct cuts *q)
 		n++;
 	pick = n ? rng_below(&l->rng, n) : 0;
 	while ((c = take(q))) {
-		if (!pick-- || rng_below(&l->rng, n) < 2) {
+		if (!pick-- || all || rng_below(&l->rng, n) < 2) {
 			judge_image(l, sim_clone(c->copy), rng_next(&l->rng), NULL);
 			l->in_recovery++;
 		}
 		drop(c);
 	}
+}
+
+/* A commit that is not durable yet. If only the process ends, the recovery reads what need not be durable. */
+static bool in_commit(const struct cut *c)
+{
+	return c->class == SIM_WRITE && !strcmp(c->path, "index.db-wal");
 }
 
 static void judge_cut(struct loop *l, const struct cut *c)
@@ -237,13 +252,16 @@ static void judge_cut(struct loop *l, const struct cut *c)
 	l->rng = rng_seed(l->run.seed * 1000003 + c->number);
 	for (unsigned i = 0; i < l->images; i++) {
 		uint64_t seed = rng_next(&l->rng);
-		if (rng_below(&l->rng, 6)) {
+		bool killed = in_commit(c) && rng_below(&l->rng, 6) == 0;
+		if (killed)
+			seed = seed / 16 * 16 + KILLED;
+		if (!killed && rng_below(&l->rng, 6)) {
 			judge_image(l, sim_clone(c->copy), seed, NULL);
 			continue;
 		}
 		cuts_init(&q, l->now.step);
 		judge_image(l, sim_clone(c->copy), seed, &q);
-		judge_recovery(l, &q);
+		judge_recovery(l, &q, killed);
 		cuts_release(&q);
 	}
 }

@@ -1,8 +1,8 @@
 /*
  * The crash loop: a run of tests/core (fs/core beside its model) on a simulated STORE, of which a copy is kept after
  * every operation that changes something. Before the model forgets anything, and after every step, each copy loses its
- * power in several ways, is opened, and what is found is held against the model; so is what a second power cut leaves
- * in the midst of the recovery.
+ * power in several ways (or only its process), is opened, and what is found is held against the model; so is what a
+ * power cut leaves in the midst of the recovery.
  */
 #ifndef APFS_TESTS_CRASH_LOOP_H
 #define APFS_TESTS_CRASH_LOOP_H

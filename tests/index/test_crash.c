@@ -149,12 +149,108 @@ static void test_restart(void **state)
 	}
 }
 
+/* --- power cuts in the recovery of what a killed process has left ------------------------------------------------- */
+
+#define MOMENTS 512
+
+struct moments {
+	struct io *copy[MOMENTS];
+	size_t count;
+};
+
+static void keep_moment(void *arg, struct io *copy, uint64_t number, unsigned class, const char *path)
+{
+	struct moments *m = arg;
+
+	(void)number;
+	(void)class;
+	(void)path;
+	assert_true(m->count < MOMENTS);
+	m->copy[m->count++] = copy;
+}
+
+/* A process that was killed between commit and fdatasync: its frames may be in the kernel's cache only. The store, as
+ * the next one finds it. */
+static struct io *killed(struct history *h, bool checkpointed)
+{
+	struct io *io;
+	struct index *ix = new_index(&io);
+
+	for (unsigned i = 0; i < 6; i++)
+		transaction(h, ix, true);
+	if (checkpointed) {
+		index_checkpoint_every(ix, 1);
+		transaction(h, ix, true);
+		index_checkpoint_every(ix, 1 << 30);
+	}
+	for (unsigned i = 0; i < 3; i++)
+		transaction(h, ix, false);
+	index_abandon(ix);
+	sim_restart(io);
+	return io;
+}
+
+/* What a cut at this moment leaves, several times: number 0 loses what was not synced, 1 all but the last writes. */
+static void cut_moment(const struct history *was, struct io *copy, unsigned images)
+{
+	for (unsigned n = 0; n < images; n++) {
+		struct history h = *was;
+		struct io *image = sim_clone(copy);
+		if (n == 1)
+			sim_crash_last(image);
+		else
+			sim_crash(image, n);
+		struct index *ix = open_index(image);
+		history_verify(&h, ix);
+		index_abandon(ix);
+		io_free(image);
+	}
+}
+
+/* Pages that recovery copies must not reach the disk before the frames that it read from the kernel's cache. */
+static void test_cut_in_recovery(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= rounds(8); seed++) {
+		struct history h = {.seed = seed, .next = 1};
+		struct io *io = killed(&h, seed & 1);
+		struct moments m = {.count = 0};
+		sim_record(io, keep_moment, &m);
+		index_abandon(open_index(io));
+		sim_record(io, NULL, NULL);
+		for (size_t i = 0; i < m.count; i++) {
+			cut_moment(&h, m.copy[i], 12);
+			io_free(m.copy[i]);
+		}
+		io_free(io);
+	}
+}
+
+/* The recovery lacked room for the database's growth: what an fsync after it answers for is durable. */
+static void test_cut_after_recovery_without_room(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= rounds(8); seed++) {
+		struct history h = {.seed = seed, .next = 1};
+		struct io *io = killed(&h, true);
+		sim_limit(io, sim_used(io));
+		struct index *ix = open_index(io);
+		assert_int_equal(history_sync(&h, ix), 0);
+		index_abandon(ix);
+		sim_limit(io, 0);
+		cut_moment(&h, io, 12);
+		io_free(io);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_process_crash),
 	    cmocka_unit_test(test_torn_checkpoint),
 	    cmocka_unit_test(test_restart),
+	    cmocka_unit_test(test_cut_in_recovery),
+	    cmocka_unit_test(test_cut_after_recovery_without_room),
 	    cmocka_unit_test(test_power_cuts),
 	};
 
