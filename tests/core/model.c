@@ -266,19 +266,26 @@ static int dir_get(struct model *m, uint64_t parent, const char *name, struct mo
 	return 0;
 }
 
+static int name_get(struct model *m, uint64_t parent, const char *name, struct model_inode **dir,
+                    struct model_dirent **d)
+{
+	int ret = dir_get(m, parent, name, dir);
+
+	if (ret)
+		return ret;
+	*d = model_dirent_get(*dir, name);
+	return *d ? 0 : -ENOENT;
+}
+
 int model_lookup(struct model *m, uint64_t parent, const char *name, uint64_t *ino)
 {
 	struct model_inode *dir;
 	struct model_dirent *d;
-	int ret = dir_get(m, parent, name, &dir);
+	int ret = name_get(m, parent, name, &dir, &d);
 
-	if (ret)
-		return ret;
-	d = model_dirent_get(dir, name);
-	if (!d)
-		return -ENOENT;
-	*ino = d->ino;
-	return 0;
+	if (!ret)
+		*ino = d->ino;
+	return ret;
 }
 
 int model_create(struct model *m, const struct model_cred *cred, uint64_t parent, const char *name, uint32_t mode,
@@ -356,13 +363,10 @@ int model_unlink(struct model *m, uint64_t parent, const char *name)
 {
 	struct model_inode *dir, *i;
 	struct model_dirent *d;
-	int ret = dir_get(m, parent, name, &dir);
+	int ret = name_get(m, parent, name, &dir, &d);
 
 	if (ret)
 		return ret;
-	d = model_dirent_get(dir, name);
-	if (!d)
-		return -ENOENT;
 	i = model_inode_get(m, d->ino);
 	if (S_ISDIR(i->mode))
 		return -EISDIR;
@@ -376,13 +380,10 @@ int model_rmdir(struct model *m, uint64_t parent, const char *name)
 {
 	struct model_inode *dir, *i;
 	struct model_dirent *d;
-	int ret = dir_get(m, parent, name, &dir);
+	int ret = name_get(m, parent, name, &dir, &d);
 
 	if (ret)
 		return ret;
-	d = model_dirent_get(dir, name);
-	if (!d)
-		return -ENOENT;
 	i = model_inode_get(m, d->ino);
 	if (!S_ISDIR(i->mode))
 		return -ENOTDIR;

@@ -267,3 +267,15 @@ void run_adopt_root(struct run *r)
 	root->ctime = a.ctime;
 	root->btime = a.btime;
 }
+
+void run_op_random(struct run *r, const struct run_choice *choice, size_t n)
+{
+	unsigned total = 0, dice;
+
+	for (size_t i = 0; i < n; i++)
+		total += choice[i].weight;
+	dice = (unsigned)run_below(r, total);
+	while (dice >= choice->weight)
+		dice -= choice++->weight;
+	choice->op(r);
+}

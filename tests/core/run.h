@@ -91,6 +91,12 @@ void run_sync_end(struct run *r);
 
 /* One random operation each. */
 typedef void (*run_op)(struct run *r);
+struct run_choice {
+	run_op op;
+	unsigned weight;
+};
+/* One of n, by their weights. */
+void run_op_random(struct run *r, const struct run_choice *choice, size_t n);
 void run_op_create(struct run *r);
 void run_op_symlink(struct run *r);
 void run_op_link(struct run *r);

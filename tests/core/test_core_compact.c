@@ -26,15 +26,20 @@ struct file {
 	size_t len;
 };
 
-static struct file file_make(struct fixture *f, const char *name, uint64_t *rng, size_t len)
+static struct file file_make_in(struct fixture *f, uint64_t dir, const char *name, uint64_t *rng, size_t len)
 {
-	struct file x = {make(f, CORE_ROOT, name, S_IFREG | 0644), malloc(len + 1), len};
+	struct file x = {make(f, dir, name, S_IFREG | 0644), malloc(len + 1), len};
 
 	assert_non_null(x.data);
 	fill_random(rng, x.data, len);
 	for (size_t off = 0; off < len; off += MIB)
 		put(f, x.ino, x.data + off, len - off < MIB ? len - off : MIB, off);
 	return x;
+}
+
+static struct file file_make(struct fixture *f, const char *name, uint64_t *rng, size_t len)
+{
+	return file_make_in(f, CORE_ROOT, name, rng, len);
 }
 
 static void file_write(struct fixture *f, struct file *x, uint64_t *rng, size_t off, size_t len)
@@ -136,11 +141,7 @@ static void test_small_files(void **state)
 	}
 	for (unsigned i = 0; i < FILES; i++) {
 		(void)snprintf(name, sizeof(name), "file%u", i);
-		x[i] = (struct file){make(f, dir[i % 3], name, S_IFREG | 0644), NULL, 1 + rng_below(&rng, 6000)};
-		x[i].data = malloc(x[i].len + 1);
-		assert_non_null(x[i].data);
-		fill_random(&rng, x[i].data, x[i].len);
-		put(f, x[i].ino, x[i].data, x[i].len, 0);
+		x[i] = file_make_in(f, dir[i % 3], name, &rng, 1 + rng_below(&rng, 6000));
 	}
 	sync_all(f);
 	for (unsigned i = 0; i < FILES; i++) {

@@ -199,6 +199,15 @@ static void write_flip_files(struct fixture *f, uint8_t *data[NFLIPFILE], size_t
 	}
 }
 
+static void flip_files_release(uint8_t *data[NFLIPFILE], char **path, size_t npaths)
+{
+	for (unsigned n = 0; n < NFLIPFILE; n++)
+		free(data[n]);
+	for (size_t n = 0; n < npaths; n++)
+		free(path[n]);
+	free(path);
+}
+
 /* Each file is as it was, or an error: the number of errors. */
 static unsigned read_damaged(struct fixture *f, uint8_t *data[NFLIPFILE], const size_t len[NFLIPFILE], uint8_t *buf)
 {
@@ -313,11 +322,7 @@ static void test_bit_flips(void **state)
 	assert_true(errors > rounds / 4); /* most bytes of a segment matter */
 	assert_int_equal(fixture_open(f), 0);
 	assert_int_equal(read_damaged(f, data, len, buf), 0);
-	for (unsigned n = 0; n < NFLIPFILE; n++)
-		free(data[n]);
-	for (size_t n = 0; n < npaths; n++)
-		free(path[n]);
-	free(path);
+	flip_files_release(data, path, npaths);
 	free(buf);
 }
 
@@ -347,11 +352,7 @@ static void test_lost_segment(void **state)
 	sync_all(f);
 	fixture_remount(f);
 	assert_int_equal(get(f, find(f, CORE_ROOT, "new"), buf, 10, 0), 5);
-	for (unsigned n = 0; n < NFLIPFILE; n++)
-		free(data[n]);
-	for (size_t n = 0; n < npaths; n++)
-		free(path[n]);
-	free(path);
+	flip_files_release(data, path, npaths);
 	free(buf);
 }
 

@@ -27,28 +27,12 @@ static struct {
 	unsigned steps;
 } plan;
 
-static const struct {
-	run_op op;
-	unsigned weight;
-} ops[] = {
+static const struct run_choice ops[] = {
     {run_op_create, 14}, {run_op_symlink, 2}, {run_op_link, 3},    {run_op_unlink, 5},   {run_op_rmdir, 3},
     {run_op_rename, 9},  {run_op_lookup, 4},  {run_op_forget, 5},  {run_op_readdir, 3},  {run_op_open, 8},
     {run_op_close, 5},   {run_op_read, 7},    {run_op_write, 30},  {run_op_truncate, 7}, {run_op_setattr, 5},
     {run_op_xattr, 5},   {run_op_fsync, 5},   {run_op_replace, 3}, {run_op_compact, 2},
 };
-
-static void random_op(struct run *r)
-{
-	unsigned total = 0, n;
-	size_t k = 0;
-
-	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
-		total += ops[i].weight;
-	n = (unsigned)run_below(r, total);
-	while (n >= ops[k].weight)
-		n -= ops[k++].weight;
-	ops[k].op(r);
-}
 
 static void check_index(struct run *r)
 {
@@ -147,7 +131,7 @@ static void one_step(struct run *r)
 	else if (dice < 20)
 		remount(r);
 	else
-		random_op(r);
+		run_op_random(r, ops, sizeof(ops) / sizeof(ops[0]));
 	if (r->m->step % 100 == 0)
 		run_check_tree(r);
 }

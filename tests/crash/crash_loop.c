@@ -23,10 +23,7 @@
 
 #include <cmocka.h>
 
-static const struct {
-	run_op op;
-	unsigned weight;
-} ops[] = {
+static const struct run_choice ops[] = {
     {run_op_create, 14},  {run_op_symlink, 2}, {run_op_link, 3},  {run_op_unlink, 7}, {run_op_rmdir, 3},
     {run_op_rename, 9},   {run_op_forget, 5},  {run_op_open, 8},  {run_op_close, 6},  {run_op_write, 30},
     {run_op_truncate, 7}, {run_op_setattr, 4}, {run_op_xattr, 4}, {run_op_fsync, 14}, {run_op_replace, 5},
@@ -35,19 +32,6 @@ static const struct {
 static struct {
 	uint64_t cuts, images, in_recovery, classes[SIM_CLASSES];
 } total;
-
-static void random_op(struct run *r)
-{
-	unsigned sum = 0, n;
-	size_t k = 0;
-
-	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
-		sum += ops[i].weight;
-	n = (unsigned)run_below(r, sum);
-	while (n >= ops[k].weight)
-		n -= ops[k++].weight;
-	ops[k].op(r);
-}
 
 static void overwrite(struct run *r, struct model_inode *i, size_t len, uint64_t off)
 {
@@ -116,7 +100,7 @@ static void random_step(struct loop *l, unsigned compactions)
 	else if (dice < 40 + compactions)
 		compact(l);
 	else
-		random_op(&l->run);
+		run_op_random(&l->run, ops, sizeof(ops) / sizeof(ops[0]));
 }
 
 static void random_run(const char *scenario, uint64_t seed)

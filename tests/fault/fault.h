@@ -110,6 +110,8 @@ struct model_inode *op_walk(struct job *j, const char *path);
 /* Parents must exist. NULL: a fault came between. */
 struct model_inode *op_make(struct job *j, const char *path, uint32_t mode);
 struct model_inode *op_symlink(struct job *j, const char *path, const char *target);
+/* The kernel has no use for it any more. */
+void op_forget_inode(struct job *j, struct model_inode *i);
 void op_link(struct job *j, const char *path, const char *new_path);
 void op_unlink(struct job *j, const char *path);
 void op_rmdir(struct job *j, const char *path);

@@ -162,18 +162,22 @@ void op_rename(struct job *j, const char *from, const char *to, unsigned flags)
 	run_expect(r, 0, model_rename(r->m, dir->ino, name, new_dir->ino, new_name, flags));
 }
 
+void op_forget_inode(struct job *j, struct model_inode *i)
+{
+	job_enter(j);
+	core_forget(j->run.fx.core, i->ino, i->refs);
+	job_leave(j);
+	i->refs = 0;
+	model_inode_settle(j->run.m, i);
+}
+
 void op_forget(struct job *j, const char *path)
 {
 	STEP(j, "forget %s", path);
 	struct model_inode *i = op_walk(j, path);
 
-	if (!i || !i->refs)
-		return;
-	job_enter(j);
-	core_forget(r->fx.core, i->ino, i->refs);
-	job_leave(j);
-	i->refs = 0;
-	model_inode_settle(r->m, i);
+	if (i && i->refs)
+		op_forget_inode(j, i);
 }
 
 void op_readlink(struct job *j, const char *path)

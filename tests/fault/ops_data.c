@@ -215,11 +215,7 @@ void op_unlink_open(struct job *j, const char *path)
 	i->opens--;
 	if (i->nlink)
 		return;
-	job_enter(j);
-	core_forget(r->fx.core, i->ino, i->refs);
-	job_leave(j);
-	i->refs = 0;
-	model_inode_settle(r->m, i);
+	op_forget_inode(j, i);
 }
 
 /* --- durability --------------------------------------------------------------------------------------------------- */

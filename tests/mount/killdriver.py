@@ -17,7 +17,7 @@ import struct
 import time
 import traceback
 
-from apfsmount import Failure, check, say
+from apfsmount import Failure, check, get, say
 
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.EBADF)  # what the load meets when the daemon dies
 BLOCK = 4096
@@ -242,13 +242,18 @@ class Journal:
             found = os.path.exists(os.path.join(folder, "names", f"marker{number}"))
             expect(found in states, f"marker{number} is {'there' if found else 'missing'}, which it never was since a sync")
 
-    def verify_blocks(self, folder, name):
-        path = os.path.join(folder, "blocks", str(name))
+    def content(self, folder, kind, name, synced):
+        """None where it is missing, which it may be unless something of it was synced."""
+        path = os.path.join(folder, kind, str(name))
         if not os.path.exists(path):
-            expect(not self.block_synced[name], f"blocks/{name} was synced and is missing")
+            expect(not synced, f"{kind}/{name} was synced and is missing")
+            return None
+        return get(path)
+
+    def verify_blocks(self, folder, name):
+        data = self.content(folder, "blocks", name, self.block_synced[name])
+        if data is None:
             return
-        with open(path, "rb") as f:
-            data = f.read()
         expect(len(data) % BLOCK == 0, f"blocks/{name} has {len(data)} bytes")
         for number, version in self.block_synced[name].items():
             expect(len(data) >= (number + 1) * BLOCK, f"blocks/{name} is too short for block {number}, which was synced")
@@ -265,11 +270,7 @@ class Journal:
             expect(got == block(name, number, version), f"{where} is a mixture (version {version})")
 
     def verify_log(self, folder, name):
-        path = os.path.join(folder, "logs", str(name))
-        data = b""
-        if os.path.exists(path):
-            with open(path, "rb") as f:
-                data = f.read()
+        data = self.content(folder, "logs", name, self.lines_synced[name]) or b""
         written = b"".join(line(name, n) for n in range(self.lines[name]))
         synced = sum(len(line(name, n)) for n in range(self.lines_synced[name]))
         expect(len(data) >= synced, f"logs/{name} has {len(data)} bytes, {synced} were synced")
@@ -282,12 +283,9 @@ class Journal:
             expect(start + len(same) >= min(synced, start + len(got)), f"logs/{name} lost synced data at {start + len(same)}")
 
     def verify_whole(self, folder, name):
-        path = os.path.join(folder, "whole", str(name))
-        if not os.path.exists(path):
-            expect(not self.whole_synced[name], f"whole/{name} was synced and is missing")
+        data = self.content(folder, "whole", name, self.whole_synced[name])
+        if data is None:
             return
-        with open(path, "rb") as f:
-            data = f.read()
         try:
             version = int(data.split(b"\n", 1)[0].split()[2])
         except (IndexError, ValueError):

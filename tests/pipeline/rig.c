@@ -97,14 +97,14 @@ void rig_fill(enum rig_data kind, uint32_t seed, void *buf, size_t len)
 	}
 }
 
-void rig_result_init(struct rig_result *res)
+void rig_fill_items(enum rig_data kind, uint32_t seed, void *buf, struct pipeline_item *item, size_t n)
 {
-	memset(res, 0, sizeof(*res));
-	(void)pthread_mutex_init(&res->lock, NULL);
-	(void)pthread_cond_init(&res->cond, NULL);
+	rig_fill(kind, seed, buf, n * 65536);
+	for (size_t i = 0; i < n; i++)
+		item[i] = (struct pipeline_item){1, i * 65536, 65536, (uint8_t *)buf + i * 65536};
 }
 
-void rig_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e)
+static void note_result(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e)
 {
 	struct rig_result *res = rq->arg;
 
@@ -115,6 +115,16 @@ void rig_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, c
 		res->e = *e;
 	res->done = true;
 	(void)pthread_cond_signal(&res->cond);
+}
+
+void rig_submit(struct rig *r, struct pipeline_seal *rq, struct rig_result *res)
+{
+	memset(res, 0, sizeof(*res));
+	(void)pthread_mutex_init(&res->lock, NULL);
+	(void)pthread_cond_init(&res->cond, NULL);
+	rq->done = note_result;
+	rq->arg = res;
+	pipeline_seal_submit(r->p, rq);
 }
 
 int rig_wait(struct rig_result *res)
@@ -139,13 +149,10 @@ int rig_seal(struct rig *r, const struct pipeline_item *item, size_t n, const ch
 	    .sequence = r->chunk_id * 2,
 	    .frame_size = frame_size,
 	    .to_inline = to_inline,
-	    .done = rig_done,
-	    .arg = &res,
 	};
 
 	assert_int_equal(codec_choice_parse(codec, &rq.choice), 0);
-	rig_result_init(&res);
-	pipeline_seal_submit(r->p, &rq);
+	rig_submit(r, &rq, &res);
 	int ret = rig_wait(&res);
 	if (ret) {
 		assert_null(res.chunk);

@@ -33,6 +33,9 @@ enum rig_data { RIG_ZEROES, RIG_TEXT, RIG_RANDOM };
 /* len bytes that depend on seed alone. */
 void rig_fill(enum rig_data kind, uint32_t seed, void *buf, size_t len);
 
+/* That for n items of 64 KiB, one after another in inode 1. */
+void rig_fill_items(enum rig_data kind, uint32_t seed, void *buf, struct pipeline_item *item, size_t n);
+
 /* What done() reports. */
 struct rig_result {
 	pthread_mutex_t lock;
@@ -42,9 +45,8 @@ struct rig_result {
 	struct pipeline_chunk *chunk;
 	struct err e;
 };
-void rig_result_init(struct rig_result *res);
-/* The done of requests whose arg is a rig_result. */
-void rig_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e);
+/* Sets done and arg of the request, and submits it. */
+void rig_submit(struct rig *r, struct pipeline_seal *rq, struct rig_result *res);
 int rig_wait(struct rig_result *res);
 
 /* Seals and waits. */

@@ -173,19 +173,26 @@ void sbrig_slot_aad(const uint8_t *image, uint8_t number, uint8_t aad[20 + SLOT_
 	memcpy(aad + 20, image + SLOTS + 256 * (size_t)number, SLOT_AAD);
 }
 
-void sbrig_decode_root(const uint8_t *image, uint8_t root[32])
+void sbrig_open_slot(const uint8_t *image, uint8_t number, const uint8_t key[32], uint8_t root[32])
 {
-	const uint8_t *slot = image + SLOTS;
-	uint8_t key[32], wrap[32], commitment[32], aad[20 + SLOT_AAD];
+	const uint8_t *slot = image + SLOTS + 256 * (size_t)number;
+	uint8_t wrap[32], commitment[32], aad[20 + SLOT_AAD];
 
-	sbrig_slot_key(slot, key);
 	sbrig_derive(key, 64, "", wrap);
 	sbrig_derive(key, 65, "", commitment);
 	assert_memory_equal(commitment, slot + 40, 32);
-	sbrig_slot_aad(image, 0, aad);
+	sbrig_slot_aad(image, number, aad);
 	assert_int_equal(crypto_aead_xchacha20poly1305_ietf_decrypt(root, NULL, NULL, slot + 160, SLOT_SEALED, aad,
 	                                                            sizeof(aad), slot + 136, wrap),
 	                 0);
+}
+
+void sbrig_decode_root(const uint8_t *image, uint8_t root[32])
+{
+	uint8_t key[32];
+
+	sbrig_slot_key(image + SLOTS, key);
+	sbrig_open_slot(image, 0, key, root);
 }
 
 void sbrig_fix_mac(uint8_t *image, const uint8_t root[32])

@@ -64,7 +64,8 @@ void sbrig_derive(const uint8_t *key, uint8_t purpose, const char *id, uint8_t *
 void sbrig_slot_key(const uint8_t *slot, uint8_t *out);
 /* The associated data of slot `number`: uuid, number, the record's header. */
 void sbrig_slot_aad(const uint8_t *image, uint8_t number, uint8_t aad[20 + SLOT_AAD]);
-/* A decoder from FORMAT.md alone: the root key through slot 0. */
+/* Decoders from FORMAT.md alone: the root key through slot `number`, whose key is at hand, and through slot 0. */
+void sbrig_open_slot(const uint8_t *image, uint8_t number, const uint8_t key[32], uint8_t root[32]);
 void sbrig_decode_root(const uint8_t *image, uint8_t root[32]);
 /* Make a changed image right again. */
 void sbrig_fix_checksum(uint8_t *image, size_t len);

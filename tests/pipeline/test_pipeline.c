@@ -196,9 +196,7 @@ static void test_remount(void **state)
 
 	(void)state;
 	rig_init(&r, CIPHER_XCHACHA20_POLY1305);
-	rig_fill(RIG_TEXT, 9, data, MIB);
-	for (size_t i = 0; i < 16; i++)
-		item[i] = (struct pipeline_item){2, i * 65536, 65536, data + i * 65536};
+	rig_fill_items(RIG_TEXT, 9, data, item, 16);
 	assert_int_equal(rig_seal(&r, item, 16, "zstd", 65536, false, &big), 0);
 	assert_int_equal(rig_seal(&r, item, 1, "zstd", 65536, true, &small), 0);
 	assert_non_null(small->inline_data);
@@ -353,19 +351,11 @@ static void test_flood(void **state)
 
 	(void)state;
 	rig_init(&r, CIPHER_AES_256_GCM);
-	rig_fill(RIG_TEXT, 1, data, (size_t)FRAMES * 65536);
-	for (size_t i = 0; i < FRAMES; i++)
-		item[i] = (struct pipeline_item){1, i * 65536, 65536, data + i * 65536};
+	rig_fill_items(RIG_TEXT, 1, data, item, FRAMES);
 	for (size_t i = 0; i < CHUNKS; i++) {
-		rig_result_init(&res[i]);
-		rq[i] = (struct pipeline_seal){.item = item,
-		                               .nitems = FRAMES,
-		                               .chunk_id = i,
-		                               .frame_size = 65536,
-		                               .choice = {CODEC_LZ4, 0},
-		                               .done = rig_done,
-		                               .arg = &res[i]};
-		pipeline_seal_submit(r.p, &rq[i]);
+		rq[i] = (struct pipeline_seal){
+		    .item = item, .nitems = FRAMES, .chunk_id = i, .frame_size = 65536, .choice = {CODEC_LZ4, 0}};
+		rig_submit(&r, &rq[i], &res[i]);
 	}
 	for (size_t i = 0; i < CHUNKS; i++) {
 		assert_int_equal(rig_wait(&res[i]), 0);
@@ -397,9 +387,7 @@ static void test_segments_roll(void **state)
 
 	(void)state;
 	rig_init(&r, CIPHER_AES_256_GCM);
-	rig_fill(RIG_RANDOM, 1, data, n * 65536);
-	for (size_t i = 0; i < n; i++)
-		item[i] = (struct pipeline_item){1, i * 65536, 65536, data + i * 65536};
+	rig_fill_items(RIG_RANDOM, 1, data, item, n);
 	for (size_t i = 0; i < CHUNKS; i++) {
 		assert_int_equal(rig_seal(&r, item, n, "off", 65536, false, &chunk[i]), 0);
 		size_t listed = pipeline_segment_new_since(r.p, chunk[i]->segment, seg, 8);
@@ -467,9 +455,7 @@ static void test_no_leftovers(void **state)
 
 	(void)state;
 	rig_init(&r, CIPHER_AUTO);
-	rig_fill(RIG_RANDOM, 1, data, 40u * MIB / 8);
-	for (size_t i = 0; i < 80; i++)
-		item[i] = (struct pipeline_item){1, i * 65536, 65536, data + i * 65536};
+	rig_fill_items(RIG_RANDOM, 1, data, item, 80);
 	for (int i = 0; i < 8; i++) {
 		assert_int_equal(rig_seal(&r, item, 80, "off", 65536, false, &chunk), 0);
 		free(chunk);

@@ -133,20 +133,16 @@ static void test_failing_under_load(void **state)
 
 	(void)state;
 	rig_init(&r, CIPHER_AES_256_GCM);
-	rig_fill(RIG_TEXT, 1, plain, (size_t)FRAMES * 65536);
-	for (size_t i = 0; i < FRAMES; i++)
-		item[i] = (struct pipeline_item){1, i * 65536, 65536, plain + i * 65536};
+	rig_fill_items(RIG_TEXT, 1, plain, item, FRAMES);
 	faulty_arm(&r.faulty, FAULTY_PWRITE, 7, -ENOSPC, true);
 	for (unsigned i = 0; i < CHUNKS; i++) {
-		rig_result_init(&res[i]);
+		/* by workers, and right here */
 		rq[i] = (struct pipeline_seal){.item = item,
-		                               .nitems = i % 3 ? FRAMES : 2, /* by workers, and right here */
+		                               .nitems = i % 3 ? FRAMES : 2,
 		                               .chunk_id = i,
 		                               .frame_size = 65536,
-		                               .choice = {CODEC_LZ4, 0},
-		                               .done = rig_done,
-		                               .arg = &res[i]};
-		pipeline_seal_submit(r.p, &rq[i]);
+		                               .choice = {CODEC_LZ4, 0}};
+		rig_submit(&r, &rq[i], &res[i]);
 	}
 	for (unsigned i = 0; i < CHUNKS; i++) {
 		int ret = rig_wait(&res[i]);

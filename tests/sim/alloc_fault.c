@@ -70,27 +70,20 @@ bool alloc_fault_now(void)
 }
 
 /* The linker sends calls of f to __wrap_f, and those of __real_f to f. NOLINTBEGIN(bugprone-reserved-identifier) */
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-void *__real_reallocarray(void *p, size_t n, size_t size);
-void *__real_aligned_alloc(size_t align, size_t size);
-int __real_posix_memalign(void **p, size_t align, size_t size);
-char *__real_strdup(const char *s);
-char *__real_strndup(const char *s, size_t n);
-void *__real_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off);
-int __real_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+#define WRAPPED(type, f, ...)         \
+	type __real_##f(__VA_ARGS__); \
+	type __wrap_##f(__VA_ARGS__)
 
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-void *__wrap_reallocarray(void *p, size_t n, size_t size);
-void *__wrap_aligned_alloc(size_t align, size_t size);
-int __wrap_posix_memalign(void **p, size_t align, size_t size);
-char *__wrap_strdup(const char *s);
-char *__wrap_strndup(const char *s, size_t n);
-void *__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off);
-int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+WRAPPED(void *, malloc, size_t size);
+WRAPPED(void *, calloc, size_t n, size_t size);
+WRAPPED(void *, realloc, void *p, size_t size);
+WRAPPED(void *, reallocarray, void *p, size_t n, size_t size);
+WRAPPED(void *, aligned_alloc, size_t align, size_t size);
+WRAPPED(int, posix_memalign, void **p, size_t align, size_t size);
+WRAPPED(char *, strdup, const char *s);
+WRAPPED(char *, strndup, const char *s, size_t n);
+WRAPPED(void *, mmap, void *at, size_t len, int prot, int flags, int fd, off_t off);
+WRAPPED(int, pthread_create, pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
 
 void *__wrap_malloc(size_t size)
 {

@@ -406,11 +406,14 @@ static int sim_mkdir(struct io *io, const char *path)
 	return ret ? ret : made;
 }
 
-static int dir_find(const struct disk *d, const char *path, uint32_t *dir)
+static int meet_dir(struct sim *s, unsigned class, const char *path, uint32_t *dir)
 {
-	int ret = disk_find(d, path, dir);
+	bool last;
+	int ret = meet(s, class, &last);
 
-	if (!ret && !disk_node(d, *dir)->dir)
+	if (!ret)
+		ret = disk_find(&s->disk, path, dir);
+	if (!ret && !disk_node(&s->disk, *dir)->dir)
 		ret = -ENOTDIR;
 	return ret;
 }
@@ -419,11 +422,8 @@ static int sim_sync_dir(struct io *io, const char *path)
 {
 	SCOPED_CALL(call, io, SIM_SYNC_DIR, path);
 	uint32_t dir;
-	bool last;
-	int ret = meet(call.s, SIM_SYNC_DIR, &last);
+	int ret = meet_dir(call.s, SIM_SYNC_DIR, path, &dir);
 
-	if (!ret)
-		ret = dir_find(&call.s->disk, path, &dir);
 	if (!ret)
 		disk_sync_dir(&call.s->disk, dir);
 	return ret;
@@ -433,11 +433,8 @@ static int list_begin(struct io *io, const char *path, struct names **out)
 {
 	SCOPED_CALL(call, io, SIM_LIST, path);
 	uint32_t dir;
-	bool last;
-	int ret = meet(call.s, SIM_LIST, &last);
+	int ret = meet_dir(call.s, SIM_LIST, path, &dir);
 
-	if (!ret)
-		ret = dir_find(&call.s->disk, path, &dir);
 	if (!ret)
 		*out = names_ref(disk_node(&call.s->disk, dir)->names);
 	return ret;

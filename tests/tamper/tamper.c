@@ -102,39 +102,34 @@ static bool check_finds(struct round *r)
 /* What these change is not held against the real state. */
 static const char *const touched[] = {"", "new", "names", "names/new", "x1", "x20000", "x150000", NULL};
 
+static int write_and_forget(struct core *c, uint64_t ino, uint64_t off)
+{
+	struct core_file *f;
+	int ret = core_file_open(c, ino, O_RDWR, &f);
+
+	if (!ret) {
+		ret = core_file_write(f, NEW_DATA, sizeof(NEW_DATA), off, 0);
+		core_file_close(f);
+	}
+	core_forget(c, ino, 1);
+	return ret;
+}
+
 static int write_new(struct core *c, uint64_t dir, const char *name)
 {
 	const struct core_cred cred = {0, 0, 0};
 	struct core_attr attr;
-	struct core_file *f;
 	int ret = core_mknod(c, &cred, dir, name, S_IFREG | 0600, 0, &attr);
 
-	if (ret)
-		return ret;
-	ret = core_file_open(c, attr.ino, O_RDWR, &f);
-	if (!ret) {
-		ret = core_file_write(f, NEW_DATA, sizeof(NEW_DATA), 0, 0);
-		core_file_close(f);
-	}
-	core_forget(c, attr.ino, 1);
-	return ret;
+	return ret ? ret : write_and_forget(c, attr.ino, 0);
 }
 
 static int overwrite(struct core *c, const char *name)
 {
 	struct core_attr attr;
-	struct core_file *f;
 	int ret = core_lookup(c, CORE_ROOT, name, &attr);
 
-	if (ret)
-		return ret;
-	ret = core_file_open(c, attr.ino, O_RDWR, &f);
-	if (!ret) {
-		ret = core_file_write(f, NEW_DATA, sizeof(NEW_DATA), 5000, 0);
-		core_file_close(f);
-	}
-	core_forget(c, attr.ino, 1);
-	return ret;
+	return ret ? ret : write_and_forget(c, attr.ino, 5000);
 }
 
 static bool shows_new(const struct facts *found, const char *path)
