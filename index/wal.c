@@ -250,6 +250,10 @@ int vfs_wal_prepare(struct vfs *v, bool recovered)
 	int ret = vfs_sync(v);
 	if (ret)
 		return ret;
+	if (v->state != WAL_CLEARED) { /* no room for it: all stays until the restart */
+		v->wal_filled = atomic_load(&v->wal.size);
+		return io_sync_dir(v->io, "");
+	}
 	/* A transaction larger than usual may have left a large file. */
 	if (atomic_load(&v->wal.size) > 8 * WAL_STEP) {
 		ret = io_truncate(v->wal.f, WAL_STEP);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Works until something fails or the steps are used up. */
 static void live(struct history *h, struct io *io, unsigned steps, unsigned *seed)
@@ -211,7 +212,7 @@ static void cut_moment(const struct history *was, struct io *copy, unsigned imag
 static void test_cut_in_recovery(void **state)
 {
 	(void)state;
-	for (unsigned seed = 1; seed <= rounds(8); seed++) {
+	for (unsigned seed = 1; seed <= rounds(3); seed++) {
 		struct history h = {.seed = seed, .next = 1};
 		struct io *io = killed(&h, seed & 1);
 		struct moments m = {.count = 0};
@@ -219,7 +220,7 @@ static void test_cut_in_recovery(void **state)
 		index_abandon(open_index(io));
 		sim_record(io, NULL, NULL);
 		for (size_t i = 0; i < m.count; i++) {
-			cut_moment(&h, m.copy[i], 12);
+			cut_moment(&h, m.copy[i], 8);
 			io_free(m.copy[i]);
 		}
 		io_free(io);
@@ -243,6 +244,71 @@ static void test_cut_after_recovery_without_room(void **state)
 	}
 }
 
+/* Counts writes until the first one to the WAL. */
+struct first_write {
+	uint64_t writes;
+	bool found;
+};
+
+static void find_wal(void *arg, struct io *copy, uint64_t number, unsigned class, const char *path)
+{
+	struct first_write *w = arg;
+
+	(void)number;
+	io_free(copy);
+	if (w->found || class != SIM_WRITE)
+		return;
+	w->writes++;
+	w->found = !strcmp(path, "index.db-wal");
+}
+
+/* How many writes it takes to open the index until the WAL's header is cleared. */
+static uint64_t write_that_clears(struct io *io)
+{
+	struct first_write w = {0};
+	struct io *trial = sim_clone(io);
+
+	sim_record(trial, find_wal, &w);
+	index_abandon(open_index(trial));
+	sim_record(trial, NULL, NULL);
+	assert_true(w.found);
+	io_free(trial);
+	return w.writes;
+}
+
+/* STORE is copy on write and full: the header cannot be cleared at open. Then its frames are not touched. */
+static void header_stays(unsigned transactions, bool lasting)
+{
+	struct history h = {.seed = transactions, .next = 1};
+	struct io *io;
+	struct index *ix = new_index(&io);
+
+	index_checkpoint_every(ix, 1 << 30);
+	for (unsigned i = 0; i < transactions; i++)
+		transaction(&h, ix, true);
+	index_abandon(ix);
+	sim_restart(io);
+	sim_arm(io, &(struct sim_fault){SIM_WRITE, write_that_clears(io), -ENOSPC, lasting, 0, false});
+	ix = open_index(io);
+	assert_true(sim_failed(io));
+	struct io *opened = sim_clone(io);
+	cut_moment(&h, opened, 8);
+	io_free(opened);
+	sim_arm(io, NULL);
+	transaction(&h, ix, false);
+	transaction(&h, ix, false);
+	index_abandon(ix);
+	cut_moment(&h, io, 8);
+	io_free(io);
+}
+
+static void test_header_stays(void **state)
+{
+	(void)state;
+	header_stays(10, false);              /* a preallocation would fit */
+	header_stays(HISTORY_MAX - 10, true); /* the WAL is so large that it would be cut */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,6 +317,7 @@ int main(void)
 	    cmocka_unit_test(test_restart),
 	    cmocka_unit_test(test_cut_in_recovery),
 	    cmocka_unit_test(test_cut_after_recovery_without_room),
+	    cmocka_unit_test(test_header_stays),
 	    cmocka_unit_test(test_power_cuts),
 	};
 
