@@ -179,11 +179,19 @@ static int copy_mend(struct io *io, struct superblock *sb, struct err *e)
 	return 0;
 }
 
-/* A whole copy under another root key may be the right one, and what was unlocked a stray of another store. */
-static int copy_check_foreign(const struct superblock *sb, const uint8_t *root, struct err *e)
+/* Whether the other copy may be written over. Not if it is of a newer format or nobody knows what it is; and a whole
+ * one under another root key may be the right one, and what was unlocked a stray of another store. */
+static int copy_check(const struct superblock *sb, const uint8_t *root, struct err *e)
 {
-	int ret = sb->copy[!sb->active].ret ? 0 : image_authenticate(sb->copy[!sb->active].image, root);
+	int ret = sb->copy[!sb->active].ret;
 
+	if (ret && copy_mendable(sb))
+		return 0;
+	if (ret)
+		return err_set(e, ret, ret == -EPROTONOSUPPORT ? ERR_FORMAT : ERR_IO,
+		               "%s is of a newer format or cannot be read: it is not written over",
+		               superblock_paths[!sb->active]);
+	ret = image_authenticate(sb->copy[!sb->active].image, root);
 	if (ret == -EBADMSG)
 		return err_set(
 		    e, ret, ERR_AUTH,
@@ -222,7 +230,7 @@ static int change_image(struct io *io, struct superblock *sb, const struct keyri
 	int ret = change_begin(io, sb, k, number, lock, e);
 
 	if (!ret)
-		ret = copy_check_foreign(sb, keyring_root_known(k), e);
+		ret = copy_check(sb, keyring_root_known(k), e);
 	if (!ret)
 		ret = copy_mend(io, sb, e);
 	memcpy(image, sb->copy[sb->active].image, IMAGE_SIZE);

@@ -529,6 +529,28 @@ static void test_repair(void **state)
 	assert_memory_equal(found, bad, SIZE);
 }
 
+/* Nor is a copy of a newer format, when slots change. */
+static void test_newer_sibling(void **state)
+{
+	uint8_t image[SIZE], newer[SIZE], found[SIZE];
+	unsigned number;
+
+	(void)state;
+	sbrig_create(image);
+	memcpy(newer, image, SIZE);
+	newer[8] = 2;
+	sbrig_fix_checksum(newer, SIZE);
+	sbrig_store("superblock.bak", newer, SIZE);
+	assert_int_equal(opens(&pass, &number), 0);
+	assert_int_equal(add(&pass, &next, NULL, &number), -EPROTONOSUPPORT);
+	assert_int_equal(change(&pass, &next, NULL), -EPROTONOSUPPORT);
+	assert_int_equal(remove_slot(&pass, 1), -EPROTONOSUPPORT);
+	sbrig_load("superblock", found);
+	assert_memory_equal(found, image, SIZE);
+	sbrig_load("superblock.bak", found);
+	assert_memory_equal(found, newer, SIZE);
+}
+
 /* The first copy of another store that the same passphrase opens: only a mount can tell which one is the right one. */
 static void test_foreign(void **state)
 {
@@ -566,12 +588,12 @@ static int set_up(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_types),   cmocka_unit_test(test_recovery_format),
-	    cmocka_unit_test(test_sixteen), cmocka_unit_test(test_refused_secrets),
-	    cmocka_unit_test(test_labels),  cmocka_unit_test(test_wrong_secret),
-	    cmocka_unit_test(test_bounds),  cmocka_unit_test(test_swapped),
-	    cmocka_unit_test(test_beside),  cmocka_unit_test(test_repair),
-	    cmocka_unit_test(test_foreign),
+	    cmocka_unit_test(test_types),         cmocka_unit_test(test_recovery_format),
+	    cmocka_unit_test(test_sixteen),       cmocka_unit_test(test_refused_secrets),
+	    cmocka_unit_test(test_labels),        cmocka_unit_test(test_wrong_secret),
+	    cmocka_unit_test(test_bounds),        cmocka_unit_test(test_swapped),
+	    cmocka_unit_test(test_beside),        cmocka_unit_test(test_repair),
+	    cmocka_unit_test(test_newer_sibling), cmocka_unit_test(test_foreign),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, sbrig_tear_down);
