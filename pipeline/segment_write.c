@@ -279,8 +279,11 @@ int segment_acquire(struct segment_store *s, enum pipeline_segment_kind kind, ui
 	return 0;
 }
 
+/* The last writer of a retired segment trims it, whether it has written or failed. */
 static void release_locked(struct segment_store *s, struct segment *seg, uint32_t worst)
 {
+	if (seg->file && !seg->current && seg->writers == 1)
+		trim_locked(s, seg);
 	seg->promised -= worst;
 	seg->writers--;
 	segment_put_locked(s, seg);
@@ -335,8 +338,6 @@ int segment_append(struct segment_store *s, struct segment *seg, uint32_t worst,
 			appended_locked(s, seg, *off + len);
 		}
 	}
-	if (!seg->current && seg->writers == 1)
-		trim_locked(s, seg);
 	release_locked(s, seg, worst);
 	return ret;
 }

@@ -120,6 +120,46 @@ static void test_failing_append(void **state)
 	failing_append(-EIO);
 }
 
+/* A segment that is ended while chunks are on their way to it is cut by the last of them, also by one that fails. */
+static void test_trim_by_failed(void **state)
+{
+	uint8_t record[1000] = {0}, torn[500] = {1}, uuid[SUPERBLOCK_UUID] = {0};
+	char path[SEGMENT_PATH], file[192];
+	struct segment *first, *last;
+	struct segment_store store;
+	struct workers *workers;
+	struct stat st;
+	uint64_t off;
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, CIPHER_AES_256_GCM);
+	assert_int_equal(workers_new(1, &workers, NULL), 0);
+	segment_store_init(&store, &(struct segment_store_options){.io = r.posix,
+	                                                           .keyring = r.keyring,
+	                                                           .workers = workers,
+	                                                           .uuid = uuid,
+	                                                           .suite = CIPHER_AES_256_GCM,
+	                                                           .next_id = 1,
+	                                                           .full = 1 << 20});
+	assert_int_equal(segment_acquire(&store, PIPELINE_SEGMENT_FILE, 2000, &first, NULL), 0);
+	assert_int_equal(segment_acquire(&store, PIPELINE_SEGMENT_FILE, 2000, &last, NULL), 0);
+	assert_ptr_equal(first, last);
+	pipeline_segment_path(first->name, path, sizeof(path));
+	(void)snprintf(file, sizeof(file), "%s/%s", r.dir, path);
+	assert_int_equal(segment_append(&store, first, 2000, record, sizeof(record), &off, NULL), 0);
+	rig_file_write(file, torn, sizeof(torn), off + sizeof(record));
+	segment_store_roll(&store, last->id);
+	assert_int_equal(stat(file, &st), 0);
+	assert_int_equal(st.st_size, off + sizeof(record) + sizeof(torn));
+	segment_release(&store, last, 2000);
+	assert_int_equal(stat(file, &st), 0);
+	assert_int_equal(st.st_size, off + sizeof(record));
+	workers_free(workers);
+	segment_store_release(&store);
+	rig_release(&r);
+}
+
 /* With many chunks on their way one write fails: each is reported once, and what was reported well is there. */
 static void test_failing_under_load(void **state)
 {
@@ -522,6 +562,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_scan),
 	    cmocka_unit_test(test_failing_append),
+	    cmocka_unit_test(test_trim_by_failed),
 	    cmocka_unit_test(test_failing_under_load),
 	    cmocka_unit_test(test_failing_creation),
 	    cmocka_unit_test(test_failed_sync_is_final),
