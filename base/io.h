@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { IO_READ = 0, IO_WRITE = 1, IO_CREATE = 2, IO_EXCL = 4, IO_LOCK = 8 };
+enum { IO_READ = 0, IO_WRITE = 1, IO_CREATE = 2, IO_EXCL = 4, IO_LOCK = 8, IO_REWRITTEN = 16 };
 
 struct io;
 struct io_file {
@@ -70,7 +70,9 @@ static inline void io_free(struct io *io)
 }
 
 /* Opens a file: IO_WRITE for reading and writing, IO_CREATE to create it (0600), IO_EXCL to fail with -EEXIST, IO_LOCK
- * to be the only one that has it open with IO_LOCK, without waiting: -EBUSY. */
+ * to be the only one that has it open with IO_LOCK, without waiting: -EBUSY. IO_REWRITTEN with IO_CREATE: it will be
+ * written in place again and again, where there may be no space left for that: not copied on write, where STORE's
+ * filesystem can be told. */
 static inline int MUST_CHECK io_open(struct io *io, const char *path, unsigned flags, struct io_file **out)
 {
 	return io->ops->open(io, path, flags, out);
@@ -164,7 +166,8 @@ static inline int MUST_CHECK io_lock(struct io *io)
 /* Reads a whole file of at most max bytes into a fresh buffer, the caller's to free(); -EFBIG if larger. */
 int io_read_file(struct io *io, const char *path, size_t max, void **buf, size_t *len) MUST_CHECK;
 
-/* Replaces `path` durably and atomically: temporary file, write, sync, rename, sync of its directory. */
-int io_replace_file(struct io *io, const char *path, const void *buf, size_t len) MUST_CHECK;
+/* Replaces `path` durably and atomically: temporary file, write, sync, rename, sync of its directory. flags: 0 or
+ * IO_REWRITTEN. */
+int io_replace_file(struct io *io, const char *path, unsigned flags, const void *buf, size_t len) MUST_CHECK;
 
 #endif

@@ -83,7 +83,8 @@ static int lock_fd(int fd)
 }
 
 /* A file that is not copied on write: what was allocated or written once can be written again on a full disk. Only
- * Btrfs has it, and only for a file that is empty. What it costs there, checksums, every byte of ours has itself. */
+ * Btrfs has it, and only for a file that is empty. It costs Btrfs's checksums, and with them the repair from a second
+ * copy: so not for what is never written again. */
 static void no_cow(int fd)
 {
 	int attributes = 0;
@@ -121,7 +122,7 @@ static int posix_open(struct io *io, const char *path, unsigned flags, struct io
 		ret = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
 	else if (flags & IO_LOCK)
 		ret = lock_fd(fd);
-	if (!ret && flags & (IO_CREATE | IO_EXCL) && !st.st_size && ((const struct posix_io *)io)->btrfs)
+	if (!ret && flags & IO_REWRITTEN && !st.st_size && ((const struct posix_io *)io)->btrfs)
 		no_cow(fd);
 	if (ret) {
 		(void)close(fd);

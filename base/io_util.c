@@ -39,11 +39,11 @@ int io_read_file(struct io *io, const char *path, size_t max, void **buf, size_t
 	return 0;
 }
 
-static int write_temporary(struct io *io, const char *path, const void *buf, size_t len)
+static int write_temporary(struct io *io, const char *path, unsigned flags, const void *buf, size_t len)
 {
 	struct io_file *f __attribute__((cleanup(close_scoped))) = NULL;
 
-	int ret = io_open(io, path, IO_WRITE | IO_CREATE, &f);
+	int ret = io_open(io, path, IO_WRITE | IO_CREATE | flags, &f);
 	if (ret)
 		return ret;
 	/* An interrupted run may have left a longer one. */
@@ -56,7 +56,7 @@ static int write_temporary(struct io *io, const char *path, const void *buf, siz
 	return io_sync(f);
 }
 
-int io_replace_file(struct io *io, const char *path, const void *buf, size_t len)
+int io_replace_file(struct io *io, const char *path, unsigned flags, const void *buf, size_t len)
 {
 	char tmp[PATH_LEN], dir[PATH_LEN];
 
@@ -68,7 +68,7 @@ int io_replace_file(struct io *io, const char *path, const void *buf, size_t len
 	memcpy(dir, path, dir_len);
 	dir[dir_len] = '\0';
 
-	int ret = write_temporary(io, tmp, buf, len);
+	int ret = write_temporary(io, tmp, flags, buf, len);
 	if (!ret)
 		ret = io_rename(io, tmp, path);
 	if (ret) {

@@ -38,7 +38,7 @@ int index_create(struct io *io, uint32_t page_size, const struct index_sealer *s
 	for (size_t at = 0; sealer && at < len && !ret; at += page_size)
 		ret = page_seal(sealer, page_size, (uint32_t)(at / page_size) + 1, image + at, image + at);
 	if (!ret)
-		ret = io_replace_file(io, VFS_DB, image, len);
+		ret = io_replace_file(io, VFS_DB, IO_REWRITTEN, image, len);
 	sqlite3_free(image);
 	return ret ? err_set(e, ret, ERR_IO, "writing index.db: %s", err_text(NULL, ret)) : 0;
 }

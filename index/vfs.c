@@ -359,7 +359,7 @@ static int open_wal(struct vfs *v)
 	if (v->read_only)
 		ret = half_open(v, &v->wal, VFS_WAL, IO_READ);
 	else if (!vfs_stopped(v))
-		ret = half_open(v, &v->wal, VFS_WAL, IO_WRITE | IO_CREATE);
+		ret = half_open(v, &v->wal, VFS_WAL, IO_WRITE | IO_CREATE | IO_REWRITTEN);
 	if (ret && !(v->read_only && ret == -ENOENT))
 		return vfs_fail(v, ret, SQLITE_CANTOPEN);
 	int rc = v->sealed ? slot_recover(v) : SQLITE_OK;

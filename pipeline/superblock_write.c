@@ -13,7 +13,7 @@
 static int image_write(struct io *io, const uint8_t *image, struct err *e)
 {
 	for (int i = 1; i >= 0; i--) {
-		int ret = io_replace_file(io, superblock_paths[i], image, IMAGE_SIZE);
+		int ret = io_replace_file(io, superblock_paths[i], 0, image, IMAGE_SIZE);
 
 		if (ret)
 			return err_set(e, ret, ERR_IO, "%s cannot be written: %s", superblock_paths[i], strerror(-ret));
@@ -170,7 +170,7 @@ static int copy_mend(struct io *io, struct superblock *sb, struct err *e)
 
 	if (!copy_mendable(sb))
 		return 0;
-	int ret = io_replace_file(io, path, sb->copy[sb->active].image, IMAGE_SIZE);
+	int ret = io_replace_file(io, path, 0, sb->copy[sb->active].image, IMAGE_SIZE);
 	if (ret)
 		return err_set(e, ret, ERR_IO, "%s cannot be written: %s", path, strerror(-ret));
 	memcpy(sb->copy[!sb->active].image, sb->copy[sb->active].image, IMAGE_SIZE);

@@ -82,7 +82,7 @@ void store_mark(struct store *s)
 
 	(void)gethostname(host, sizeof(host) - 1);
 	int n = snprintf(text, sizeof(text), "%d %s\n", (int)getpid(), *host ? host : "localhost");
-	s->marked = io_replace_file(s->io, NOTE, text, (size_t)n) == 0;
+	s->marked = io_replace_file(s->io, NOTE, 0, text, (size_t)n) == 0;
 }
 
 void store_release(struct store *s)

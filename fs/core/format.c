@@ -118,7 +118,7 @@ static int make_files(struct io *io, const struct core_format *f, const struct i
 	if (!ret)
 		ret = remove_index(io);
 	if (!ret)
-		ret = io_replace_file(io, "README", readme, sizeof(readme) - 1);
+		ret = io_replace_file(io, "README", 0, readme, sizeof(readme) - 1);
 	if (!ret)
 		ret = make_reserve(io);
 	if (!ret)

@@ -383,31 +383,31 @@ static void test_replace_file(void **state)
 	struct io_file *f;
 	int n = 0;
 
-	assert_int_equal(io_replace_file(fx->io, "a", "first", 5), 0);
+	assert_int_equal(io_replace_file(fx->io, "a", 0, "first", 5), 0);
 	check_file(fx->io, "a", "first");
 	/* What an interrupted run left is no part of the result. */
 	assert_int_equal(io_open(fx->io, "a.new", IO_WRITE | IO_CREATE, &f), 0);
 	assert_int_equal(io_pwrite(f, "something longer", 16, 0), 0);
 	io_close(f);
-	assert_int_equal(io_replace_file(fx->io, "a", "2nd", 3), 0);
+	assert_int_equal(io_replace_file(fx->io, "a", 0, "2nd", 3), 0);
 	check_file(fx->io, "a", "2nd");
 	assert_int_equal(io_list(fx->io, "", count_names, &n), 0);
 	assert_int_equal(n, 1);
 
 	assert_int_equal(io_mkdir(fx->io, "d"), 0);
 	assert_int_equal(io_mkdir(fx->io, "d/e"), 0);
-	assert_int_equal(io_replace_file(fx->io, "d/e/f", "deep", 4), 0);
+	assert_int_equal(io_replace_file(fx->io, "d/e/f", 0, "deep", 4), 0);
 	check_file(fx->io, "d/e/f", "deep");
-	assert_int_equal(io_replace_file(fx->io, "absent/f", "x", 1), -ENOENT);
+	assert_int_equal(io_replace_file(fx->io, "absent/f", 0, "x", 1), -ENOENT);
 	/* A target that cannot be replaced: no temporary file stays. */
-	assert_int_equal(io_replace_file(fx->io, "d/e", "x", 1), -EISDIR);
+	assert_int_equal(io_replace_file(fx->io, "d/e", 0, "x", 1), -EISDIR);
 	n = 0;
 	assert_int_equal(io_list(fx->io, "d", count_names, &n), 0);
 	assert_int_equal(n, 1);
 	char name[300];
 	memset(name, 'a', sizeof(name) - 1);
 	name[sizeof(name) - 1] = '\0';
-	assert_int_equal(io_replace_file(fx->io, name, "x", 1), -ENAMETOOLONG);
+	assert_int_equal(io_replace_file(fx->io, name, 0, "x", 1), -ENAMETOOLONG);
 }
 
 static volatile sig_atomic_t signals;

@@ -9,7 +9,7 @@ import random
 import tempfile
 import time
 
-from apfsmount import MIB, NIGHTLY, SANITIZED, Failure, Volume, check, main, run, say, seed, text, tool, wait_for
+from apfsmount import MIB, NIGHTLY, SANITIZED, Failure, Volume, check, main, put, run, say, seed, text, tool, wait_for
 from powerdisk import Disk, need_disk
 
 CYCLES = int(os.environ.get("APFS_ROUNDS") or (100 if NIGHTLY else 2 if SANITIZED else 4))
@@ -274,6 +274,17 @@ def cycle(tree, number, empty):
     say(f"cycle {number}: {end}; full {used >> 20} MiB, in the end {v.usage() >> 20} MiB; {gone} of {before} files went for 2 MiB")
 
 
+def attributes(v):
+    """Only what is written in place again is without copy on write, and so without Btrfs's checksums."""
+    put(v.path("file"), os.urandom(100000))
+    v.sync()
+    paths = {name: os.path.join(v.store, name) for name in ("index.db", "index.db-wal", "superblock")}
+    for name, path in {**paths, "segment": v.segments()[0]}.items():
+        flags = run("lsattr", path).split()[0]
+        check(("C" in flags) == name.startswith("index.db"), f"{name}: {flags}")
+    os.unlink(v.path("file"))
+
+
 def cycles(kind, size, options=()):
     need_disk(kind)
     rng = random.Random(seed())
@@ -282,6 +293,8 @@ def cycles(kind, size, options=()):
         Disk(kind, "shutdown", folder, size, options) as disk,
         Volume("--memory", "64M", store=f"{disk.path}/store") as v,
     ):
+        if kind == "btrfs":
+            attributes(v)
         tree = Tree(v, rng, kind)
         empty = v.usage()
         start = time.monotonic()
