@@ -9,7 +9,8 @@ static void close_scoped(sqlite3 **db)
 
 static int out_failed(sqlite3 *out, struct err *e)
 {
-	int ret = sqlite3_errcode(out) == SQLITE_FULL ? -ENOSPC : -EIO;
+	int rc = sqlite3_errcode(out);
+	int ret = rc == SQLITE_FULL ? -ENOSPC : rc == SQLITE_NOMEM ? -ENOMEM : -EIO;
 
 	return err_set(e, ret, ERR_IO, "the copy cannot be written: %s", sqlite3_errmsg(out));
 }
@@ -21,11 +22,15 @@ static int copy_pages(struct index *ix, sqlite3 *out, struct err *e)
 
 	if (!b)
 		return out_failed(out, e);
+	vfs_error_reset(ix->vfs);
 	(void)sqlite3_backup_step(b, -1);
 	if (sqlite3_backup_finish(b) == SQLITE_OK)
 		return 0;
 	if (*vfs_damage(ix->vfs))
 		return err_set(e, -EBADMSG, ERR_AUTH, "%s", vfs_damage(ix->vfs));
+	int ret = vfs_error(ix->vfs);
+	if (ret)
+		return err_set(e, ret, ERR_IO, "the index cannot be read: %s", err_text(NULL, ret));
 	return out_failed(out, e);
 }
 

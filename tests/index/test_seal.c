@@ -273,6 +273,16 @@ static void test_export(void **state)
 	assert_int_equal(access(trailing, F_OK), -1);
 	assert_int_equal(truncate(path, 0), 0);
 
+	/* STORE that cannot be read is not a copy that cannot be written. */
+	ok(index_open_read(c.io, PAGE, test_sealer, &ix, &ok_err));
+	sim_arm(c.io, &(struct sim_fault){SIM_READ, 1, -ESTALE, true, 0, false});
+	assert_int_equal(index_export(ix, path, &e), -ESTALE);
+	assert_non_null(strstr(e.text, "the index cannot be read"));
+	sim_arm(c.io, NULL);
+	err_reset(&e);
+	index_abandon(ix);
+	assert_int_equal(truncate(path, 0), 0);
+
 	/* Damage is not copied over. */
 	close_index(open_index(c.io));
 	flip(c.io, VFS_DB, 5 * PAGE + 7, 1);
