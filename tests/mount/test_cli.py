@@ -108,6 +108,7 @@ def mount_errors():
         fails(30, "", tool("apfs"), "sync", there)
         fails(30, "", tool("apfs"), "umount", there)
         fails(10, "", tool("apfs"), "info", there)
+        fails(10, "not a store", tool("apfs"), "check", there, stdin=subprocess.DEVNULL)  # without asking
         check(not daemons(v.store) and not mounted(v.mnt), "a failed mount leaves something behind")
         v.mount()
         fails(13, f"process {v.daemon.pid} on ", *mount, v.store, there)
