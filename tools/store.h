@@ -9,7 +9,7 @@
 
 struct store {
 	char *path;    /* absolute */
-	struct io *io; /* locked */
+	struct io *io; /* locked, but after store_open_beside */
 	bool marked;   /* the note is there */
 };
 

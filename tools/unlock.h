@@ -16,7 +16,7 @@ struct unlocked {
 	bool asking;           /* what went wrong is that a secret could not be read */
 };
 
-/* Opens, reads the secret, unlocks. *u is released by unlock_release, also after a failure. */
+/* Opens, reads the secret, unlocks. *u is released by unlock_end, also after a failure. */
 int unlock_open(struct unlocked *u, const struct secret_source *src, struct err *e) MUST_CHECK;
 /* Reads a new secret. */
 int unlock_read_new(struct unlocked *u, const struct secret_source *src, struct secret_held *out,
