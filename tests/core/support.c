@@ -112,11 +112,8 @@ void fixture_init_on(struct fixture *f, struct io *disk)
 
 void fixture_init(struct fixture *f)
 {
-	const char *tmp = getenv("TMPDIR");
-
 	memset(f, 0, sizeof(*f));
-	(void)snprintf(f->dir, sizeof(f->dir), "%s/apfs-core-XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(f->dir))
+	if (!scratch_new(f->dir))
 		fail_msg("mkdtemp %s: %s", f->dir, strerror(errno));
 	fixture_format(f);
 }
@@ -171,16 +168,10 @@ void fixture_crash(struct fixture *f)
 		fail_msg("open after a crash failed");
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void)st, (void)flag, (void)ftw;
-	return remove(path);
-}
-
 void fixture_discard(struct fixture *f)
 {
-	if (f->dir[0] && !getenv("APFS_KEEP"))
-		(void)nftw(f->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	if (f->dir[0])
+		scratch_free(f->dir);
 	f->dir[0] = 0;
 }
 

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "fs/core/core.h"
 #include "fs/core/index_seal.h"
+#include "tests/base/scratch.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -22,8 +23,8 @@ void test_clock_step(struct test_clock *c);
 struct clock_time test_clock_now(const struct test_clock *c);
 
 struct fixture {
-	char dir[512];   /* STORE */
-	struct io *disk; /* or a simulated one, borrowed */
+	char dir[SCRATCH_PATH]; /* STORE */
+	struct io *disk;        /* or a simulated one, borrowed */
 	struct io *io;
 	struct core *core;
 	struct core_options options;

@@ -598,7 +598,7 @@ static void test_background(void **state)
 	file_write(f, &x, &rng, 0, MIB);
 	file_write(f, &x, &rng, MIB, MIB);
 	sync_all(f);
-	for (unsigned i = 0; i < 100 && segment_bytes(f) > 5 * MIB; i++)
+	for (unsigned i = 0; i < 600 && segment_bytes(f) > 5 * MIB; i++)
 		(void)usleep(100000);
 	assert_true(segment_bytes(f) < 5 * MIB);
 	file_write(f, &x, &rng, 0, 16 << 10);

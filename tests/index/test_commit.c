@@ -1,5 +1,6 @@
 /* Transactions, syncs, space, files and threads. */
 #include "index/db.h"
+#include "tests/base/scratch.h"
 #include "tests/index/history.h"
 
 #include <dirent.h>
@@ -225,11 +226,11 @@ static int collect(void *arg, const char *name)
 
 static void test_posix(void **state)
 {
-	char dir[] = "/tmp/apfs-index-XXXXXX", names[256] = "", path[64];
+	char dir[SCRATCH_PATH], names[256] = "";
 	struct io *io = NULL;
 
 	(void)state;
-	assert_non_null(mkdtemp(dir));
+	assert_non_null(scratch_new(dir));
 	ok(io_posix_new(dir, &io, &ok_err));
 	ok(index_create(io, PAGE, test_sealer, &ok_err));
 	struct index *ix = open_index(io);
@@ -245,9 +246,7 @@ static void test_posix(void **state)
 	assert_int_equal(io_list(io, "", collect, names), 0);
 	assert_string_equal(names, "index.db ");
 	io_free(io);
-	(void)snprintf(path, sizeof(path), "%s/index.db", dir);
-	assert_int_equal(unlink(path), 0);
-	assert_int_equal(rmdir(dir), 0);
+	scratch_free(dir);
 }
 
 /* What docs/FORMAT.md says of the first page. */

@@ -1,9 +1,11 @@
 /* What lies in index.db and its WAL, sealed by the rules of docs/FORMAT.md; the same as without. */
 #include "index/db.h"
+#include "tests/base/scratch.h"
 #include "tests/index/history.h"
 #include "tests/index/image.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -253,13 +255,16 @@ static void test_read_only(void **state)
 /* A plain copy, of the WAL's frames too. */
 static void test_export(void **state)
 {
-	char path[] = "/tmp/apfs-export-XXXXXX", trailing[64];
+	char dir[SCRATCH_PATH], path[SCRATCH_PATH + 8], trailing[SCRATCH_PATH + 12];
 	struct crashed c;
 	struct index *ix, copy = {0};
 	struct err e = {0};
-	int fd = mkstemp(path);
+	int fd;
 
 	(void)state;
+	assert_non_null(scratch_new(dir));
+	(void)snprintf(path, sizeof(path), "%s/copy", dir);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	assert_true(fd >= 0 && !close(fd));
 	crashed_init(&c, 2);
 	ok(index_open_read(c.io, PAGE, test_sealer, &ix, &ok_err));
@@ -290,7 +295,7 @@ static void test_export(void **state)
 	assert_int_equal(index_export(ix, path, &e), -EBADMSG);
 	assert_non_null(strstr(e.text, "page 6 is damaged"));
 	index_abandon(ix);
-	assert_int_equal(unlink(path), 0);
+	scratch_free(dir);
 	crashed_release(&c);
 }
 

@@ -28,8 +28,7 @@ void rig_init(struct rig *r, enum cipher_suite suite)
 	struct err e = {0};
 
 	memset(r, 0, sizeof(*r));
-	(void)snprintf(r->dir, sizeof(r->dir), "/tmp/apfs-test-XXXXXX");
-	assert_non_null(mkdtemp(r->dir));
+	assert_non_null(scratch_new(r->dir));
 	assert_int_equal(io_posix_new(r->dir, &r->posix, &e), 0);
 	faulty_init(&r->faulty, r->posix);
 	r->keyring = rig_keyring(0x42);
@@ -47,14 +46,11 @@ void rig_init(struct rig *r, enum cipher_suite suite)
 
 void rig_release(struct rig *r)
 {
-	char command[128];
-
 	pipeline_free(r->p);
 	keyring_free(r->keyring);
 	faulty_release(&r->faulty);
 	io_free(r->posix);
-	(void)snprintf(command, sizeof(command), "rm -rf '%s'", r->dir);
-	assert_int_equal(system(command), 0);
+	scratch_free(r->dir);
 }
 
 void rig_remount(struct rig *r)

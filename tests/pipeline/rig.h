@@ -3,6 +3,7 @@
 #define APFS_TESTS_PIPELINE_RIG_H
 
 #include "pipeline/pipeline.h"
+#include "tests/base/scratch.h"
 #include "tests/pipeline/faulty.h"
 
 #include <setjmp.h>
@@ -12,7 +13,7 @@
 #include <cmocka.h>
 
 struct rig {
-	char dir[64];
+	char dir[SCRATCH_PATH];
 	struct io *posix;
 	struct faulty faulty;
 	struct keyring *keyring;

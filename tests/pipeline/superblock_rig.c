@@ -1,9 +1,9 @@
 #include "tests/pipeline/superblock_rig.h"
 
 #include "base/log.h"
+#include "tests/base/scratch.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 struct io *sbrig_io;
 const struct superblock_kdf sbrig_cheap = {1, (uint64_t)8 << 20};
 
-static char dir[64];
+static char dir[SCRATCH_PATH];
 
 uint64_t sbrig_get(const uint8_t *p, size_t n)
 {
@@ -210,19 +210,10 @@ void sbrig_put(uint8_t *p, uint64_t v, size_t n)
 		p[i] = (uint8_t)(v >> 8 * i);
 }
 
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
 int sbrig_set_up(void **state)
 {
 	(void)state;
-	(void)snprintf(dir, sizeof(dir), "/tmp/apfs-test-superblock-XXXXXX");
-	if (!mkdtemp(dir) || keys_init(NULL) || io_posix_new(dir, &sbrig_io, NULL))
+	if (!scratch_new(dir) || keys_init(NULL) || io_posix_new(dir, &sbrig_io, NULL))
 		return -1;
 	return log_init(LOG_T_FILE, "/dev/null", LOG_L_WARN);
 }
@@ -232,5 +223,6 @@ int sbrig_tear_down(void **state)
 	(void)state;
 	io_free(sbrig_io);
 	log_release();
-	return nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+	scratch_free(dir);
+	return 0;
 }

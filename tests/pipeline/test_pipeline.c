@@ -450,7 +450,7 @@ static void test_no_leftovers(void **state)
 	uint8_t *data = malloc(40u * MIB / 8);
 	struct pipeline_item item[80];
 	struct pipeline_chunk *chunk;
-	char command[160];
+	char command[256];
 	struct rig r;
 
 	(void)state;
