@@ -162,6 +162,7 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	    .workers = m->o->workers,
 	    .read_only = m->o->read_only,
 	    .noatime = m->o->noatime,
+	    .compact_on_demand = m->o->no_compact,
 	};
 
 	int ret = core_open(&o, &m->core, &e);

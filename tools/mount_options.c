@@ -22,6 +22,7 @@ enum key {
 	KEY_MEMORY,
 	KEY_COMMIT,
 	KEY_COMPRESS,
+	KEY_NO_COMPACT,
 	KEY_THREADS,
 	KEY_WORKERS,
 	KEY_CIPHER,
@@ -50,6 +51,8 @@ static const struct argp_option option_table[] = {
     {"memory", KEY_MEMORY, "SIZE", 0, "Memory for file data (256M)", 2},
     {"commit-interval", KEY_COMMIT, "TIME", 0, "Make what was written durable at least this often (5s)", 2},
     {"compress", KEY_COMPRESS, "CODEC", 0, "off, lz4, zstd or brotli, and :LEVEL for a fixed one (zstd)", 2},
+    {"no-compact", KEY_NO_COMPACT, NULL, 0,
+     "Leave the space of overwritten data until apfs compact, or until STORE is full", 2},
     {"threads", KEY_THREADS, "N", 0, "Threads that answer the kernel, 2 to 32 (by the machine)", 2},
     {"workers", KEY_WORKERS, "N", 0, "Threads that compress and encrypt, 1 to 32 (by the machine)", 2},
     {NULL, 0, NULL, 0, "A new store:", 3},
@@ -188,6 +191,9 @@ static bool set(struct mount_options *o, int key, const char *arg)
 		if (!o->read_only)
 			add_fuse(o, "ro");
 		o->read_only = true;
+		return true;
+	case KEY_NO_COMPACT:
+		o->no_compact = true;
 		return true;
 	case KEY_FOREGROUND:
 		o->foreground = true;

@@ -16,7 +16,7 @@
 struct mount_options {
 	const char *program;
 	const char *store, *mountpoint;
-	bool foreground, init, read_only, noatime, debug;
+	bool foreground, init, read_only, noatime, no_compact, debug;
 	bool fake; /* mount -f: check the arguments, mount nothing */
 	struct secret_source secret;
 	uint64_t memory;

@@ -307,7 +307,7 @@ static enum mode await(struct core *c)
 			return MODE_URGENT;
 		if (k->asked)
 			return k->asked;
-		if (!k->in_pass && !k->changed_idle && !k->changed_busy) {
+		if (c->opt.compact_on_demand || (!k->in_pass && !k->changed_idle && !k->changed_busy)) {
 			buffer_free(k);
 			(void)pthread_cond_wait(&k->cond, &k->lock);
 			continue;

@@ -34,7 +34,8 @@ struct core_options {
 	unsigned workers;      /* 0: by the machine */
 	uint64_t segment_size; /* bytes of a segment file; 0: 64 MiB, less on a small disk */
 	bool read_only, noatime;
-	bool no_compact;           /* no compaction in the background */
+	bool no_compact;           /* no thread that compacts */
+	bool compact_on_demand;    /* it works only when asked, or when STORE is full */
 	const struct clock *clock; /* NULL: the system's */
 };
 

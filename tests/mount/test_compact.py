@@ -106,6 +106,22 @@ def asked_for():
         check("read-only" in run(tool("apfs"), "compact", v.mnt, status=2).lower(), "a read-only mount was compacted")
 
 
+def on_demand():
+    """--no-compact: nothing is done until somebody asks."""
+    need()
+    rng = random.Random(4)
+    with Volume("--no-compact", "--commit-interval", "100ms") as v:
+        fill(v, "f", rng, 8 * MIB)
+        overwrite(v.path("f"), rng, 3)
+        v.sync()
+        wait_for(lambda: is_still(v), 60, "the daemon goes on writing while nobody does anything")
+        check(segments(v) > 16 * MIB, f"segments take {segments(v)} bytes: it was compacted")
+        want = get(v.path("f"))
+        run(tool("apfs"), "compact", v.mnt)
+        check(segments(v) < 12 * MIB, f"segments take {segments(v)} bytes after apfs compact")
+        check(get(v.path("f")) == want, "another content")
+
+
 def interrupted():
     """Ctrl-C ends it early, and cleanly; so does an unmount meanwhile."""
     need()
@@ -163,4 +179,4 @@ def full_disk():
         say(f"{len(names)} files; of {len(names[::2])} that were deleted the room of {room} was written")
 
 
-main(random_overwrite, asked_for, interrupted, full_disk)
+main(random_overwrite, asked_for, on_demand, interrupted, full_disk)
