@@ -11,7 +11,6 @@ import sys
 
 import sources
 
-SKIP = 77
 VERSION = 14  # Debian 12's: others lay some things out differently
 
 
@@ -19,12 +18,10 @@ def main():
     root = sys.argv[1]
     tool = shutil.which(f"clang-format-{VERSION}") or shutil.which("clang-format")
     if not tool:
-        print("skipped: clang-format is not installed")
-        sys.exit(SKIP)
+        sources.skip("clang-format is not installed")
     version = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
     if not re.search(rf"\b{VERSION}\.", version):
-        print(f"skipped: {version.strip()} is not version {VERSION}")
-        sys.exit(SKIP)
+        sources.skip(f"{version.strip()} is not version {VERSION}")
     files = sources.files(root, (".c", ".h"))
     done = subprocess.run([tool, "--dry-run", "-Werror", "--style=file", *files], cwd=root, check=False)
     if done.returncode:

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 
-SKIP = 77
+import sources
+
 BOXES = ("base", "pipeline", "index", "fs", "tools")
 
 
@@ -40,8 +41,7 @@ def main():
     root, build = os.path.realpath(sys.argv[1]), sys.argv[2]
     tool = shutil.which("clang-tidy-14") or shutil.which("clang-tidy")
     if not tool:
-        print("skipped: clang-tidy is not installed")
-        sys.exit(SKIP)
+        sources.skip("clang-tidy is not installed")
     with open(os.path.join(build, "compile_commands.json"), encoding="utf-8") as f:
         named = {entry["file"] for entry in json.load(f)}
     files = sorted(path for path in named if path.startswith(tuple(f"{root}/{box}/" for box in BOXES)))
