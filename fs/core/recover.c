@@ -32,12 +32,20 @@ struct scan {
 /* A large file's rows make a large transaction: it is not to grow with their number. */
 static int recover_orphans(struct core *c, struct err *e)
 {
-	uint64_t ino[BATCH];
+	uint64_t ino[BATCH] = {0}, first;
 	size_t n;
 	int ret;
 
 	do {
+		first = ino[0];
 		ret = index_inode_orphans(c->index, ino, BATCH, &n);
+		if (!ret && n && ino[0] == first) {
+			log_error("the index is damaged: deleted inode %llu stays listed; run apfs check, or restore "
+			          "STORE from a "
+			          "backup",
+			          (unsigned long long)first);
+			return 0;
+		}
 		for (size_t i = 0; i < n && !ret;) {
 			bool more = false;
 

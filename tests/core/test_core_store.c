@@ -1,5 +1,6 @@
 /* What STORE holds: no plaintext, no dead segments; and what becomes of damage. */
 #include "fs/core/volume.h"
+#include "index/db.h"
 #include "tests/core/support.h"
 
 #include <errno.h>
@@ -379,6 +380,43 @@ static void test_opening(void **state)
 	assert_int_equal(fixture_open(f), 0);
 }
 
+/* Makes the index of deleted inodes list one that has no row, as a damaged one may. */
+static void list_orphan(struct index *ix, unsigned ino)
+{
+	char sql[96];
+	sqlite3_stmt *st;
+
+	assert_int_equal(
+	    sqlite3_prepare_v2(ix->db, "SELECT rootpage FROM sqlite_schema WHERE name = 'inode_orphan'", -1, &st, NULL),
+	    SQLITE_OK);
+	assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+	int root = sqlite3_column_int(st, 0);
+	assert_int_equal(sqlite3_finalize(st), SQLITE_OK);
+	assert_int_equal(sqlite3_test_control(SQLITE_TESTCTRL_IMPOSTER, ix->db, "main", 1, root), SQLITE_OK);
+	assert_int_equal(db_exec(ix, "CREATE TABLE imposter(a, b, PRIMARY KEY(a, b)) WITHOUT ROWID"), 0);
+	(void)snprintf(sql, sizeof(sql), "INSERT INTO imposter VALUES(%u, %u)", ino, ino);
+	assert_int_equal(db_exec(ix, sql), 0);
+	assert_int_equal(sqlite3_test_control(SQLITE_TESTCTRL_IMPOSTER, ix->db, "main", 0, 1), SQLITE_OK);
+}
+
+/* A mount ends, also where what it has to remove cannot be removed. */
+static void test_orphan_without_row(void **state)
+{
+	struct fixture *f = *state;
+	char buf[8];
+
+	put(f, make(f, CORE_ROOT, "file", S_IFREG | 0644), "content", 8, 0);
+	sync_all(f);
+	list_orphan(f->core->index, 77);
+	list_orphan(f->core->index, 78);
+	assert_int_equal(fixture_close(f), 0);
+	(void)alarm(120);
+	assert_int_equal(fixture_open(f), 0);
+	(void)alarm(0);
+	assert_int_equal(get(f, find(f, CORE_ROOT, "file"), buf, 8, 0), 8);
+	assert_string_equal(buf, "content");
+}
+
 /* Many sessions in a row, each with a little to write: nothing piles up. */
 static void test_many_sessions(void **state)
 {
@@ -408,8 +446,9 @@ static void test_many_sessions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_fsync_of_another), TEST(test_truncate),          TEST(test_canaries),  TEST(test_compresses),
-	    TEST(test_dead_segments),    TEST(test_overwritten_space), TEST(test_bit_flips), TEST(test_lost_segment),
+	    TEST(test_fsync_of_another), TEST(test_truncate),      TEST(test_canaries),
+	    TEST(test_compresses),       TEST(test_dead_segments), TEST(test_overwritten_space),
+	    TEST(test_bit_flips),        TEST(test_lost_segment),  TEST(test_orphan_without_row),
 	    TEST(test_opening),          TEST(test_many_sessions),
 	};
 
