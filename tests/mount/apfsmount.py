@@ -112,8 +112,10 @@ class Volume(Mount):
         self.daemon.send_signal(sig)
         self.daemon.wait(60)
         self.daemon = None
-        if mounted(self.mnt):
-            run("umount", "-l", self.mnt)
+        # While others mount and unmount, umount(8) may not find it in the kernel's list.
+        wait_for(
+            lambda: not mounted(self.mnt) or run("umount", "-l", self.mnt, status=None)[0] == 0, 20, "the dead mount stays"
+        )
 
     def sync(self):
         run(tool("apfs"), "sync", self.mnt)
