@@ -134,7 +134,8 @@ static int copy_arrange(struct copy *cp)
 	for (size_t i = 0; i < n;) {
 		struct copy_chunk *k = &cp->chunk[cp->chunks];
 		const struct copy_part *first = cp->order[i];
-		uint32_t limit = policy_chunk_limit(first->kind, first->size, cp->core->opt.memory);
+		uint32_t limit =
+		    seal_chunk_size(cp->core, policy_chunk_limit(first->kind, first->size, cp->core->opt.memory));
 
 		*k = (struct copy_chunk){
 		    .id = atomic_fetch_add(&cp->core->next_chunk, 1), .first = &cp->order[i], .kind = first->kind};

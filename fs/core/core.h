@@ -32,6 +32,7 @@ struct core_options {
 	uint32_t commit_interval_ms; /* 0: 5,000 */
 	struct codec_choice compress;
 	unsigned workers;      /* 0: by the machine */
+	uint32_t chunk_size;   /* plaintext bytes of a chunk; 0: by policy */
 	uint64_t segment_size; /* bytes of a segment file; 0: 64 MiB, less on a small disk */
 	bool read_only, noatime;
 	bool no_compact;           /* no thread that compacts */

@@ -273,7 +273,7 @@ void seal_stream(struct core *c, struct node *n)
 	do {
 		(void)pthread_mutex_lock(&n->lock);
 		struct piece *p = map_find(&n->map, n->full_from), *first = p;
-		uint32_t want = policy_chunk_size(n->attr.size, c->opt.memory), have = 0;
+		uint32_t want = seal_chunk_size(c, policy_chunk_size(n->attr.size, c->opt.memory)), have = 0;
 
 		want = want < STREAM_MIN ? STREAM_MIN : want;
 		count = 0;

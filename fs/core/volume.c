@@ -21,6 +21,8 @@ static void options_default(struct core *c, const struct core_options *o)
 		c->opt.memory = MEMORY_DEFAULT;
 	if (c->opt.memory < MEMORY_MIN)
 		c->opt.memory = MEMORY_MIN;
+	if (c->opt.chunk_size > PIPELINE_CHUNK_MAX)
+		c->opt.chunk_size = PIPELINE_CHUNK_MAX;
 	if (!c->opt.commit_interval_ms)
 		c->opt.commit_interval_ms = COMMIT_MS;
 	c->clock = o->clock ? o->clock : &clock_system;

@@ -287,6 +287,12 @@ bool frame_cache_evict(struct core *c);
 
 /* --- seal.c: buffers to chunks ------------------------------------------------------------------------------------ */
 
+/* The size of a chunk: what the options say, or the policy. */
+static inline uint32_t seal_chunk_size(const struct core *c, uint32_t by_policy)
+{
+	return c->opt.chunk_size ? c->opt.chunk_size : by_policy;
+}
+
 /* One buffer piece to seal, and where it went. */
 struct seal_item {
 	struct node *node;     /* holds a reference */

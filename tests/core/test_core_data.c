@@ -413,6 +413,32 @@ static void test_read_only(void **state)
 	assert_int_equal(get(f, find(f, CORE_ROOT, "f"), buf, 8, 0), 4);
 }
 
+static void test_chunk_size(void **state)
+{
+	static const uint32_t sizes[] = {256 << 10, 1 << 20, 4 << 20};
+	struct fixture *f = *state;
+	char *text, want[32], name[16];
+	uint64_t seed = rng_seed(1);
+	char *buf = malloc(4 * MIB);
+
+	assert_non_null(buf);
+	fill_random(&seed, buf, 4 * MIB);
+	for (size_t i = 0; i < 3; i++) {
+		f->options.chunk_size = sizes[i];
+		f->options.memory = 128 * MIB;
+		fixture_remount(f);
+		(void)snprintf(name, sizeof(name), "f%zu", i);
+		uint64_t file = make(f, CORE_ROOT, name, S_IFREG | 0644);
+		put(f, file, buf, 4 * MIB, 0);
+		sync_all(f);
+		assert_int_equal(core_info(f->core, file, &text), 0);
+		(void)snprintf(want, sizeof(want), " %zu (0 in the index)", 4 * MIB / sizes[i]);
+		assert_non_null(strstr(text, want));
+		free(text);
+	}
+	free(buf);
+}
+
 static void test_statfs(void **state)
 {
 	struct fixture *f = *state;
@@ -442,6 +468,7 @@ int main(void)
 	    TEST(test_replace_is_whole),
 	    TEST(test_replace_then_fsync_other),
 	    TEST(test_read_only),
+	    TEST(test_chunk_size),
 	    TEST(test_statfs),
 	};
 
