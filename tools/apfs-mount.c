@@ -4,6 +4,7 @@
 #include "fs/fuse/mountinfo.h"
 #include "fs/fuse/session.h"
 #include "pipeline/keys.h"
+#include "pipeline/policy.h"
 #include "tools/daemon.h"
 #include "tools/mount_options.h"
 #include "tools/process.h"
@@ -23,10 +24,11 @@
 #define UMOUNT_HELPER "/sbin/umount.fuse.apfs"
 
 struct mounting {
-	const struct mount_options *o;
+	struct mount_options *o;
 	struct daemon daemon;
 	struct store store;
 	char *mountpoint; /* absolute */
+	char *config;     /* what the mount says of its settings */
 	struct secret_held secret;
 	struct core *core;
 	struct session *session;
@@ -122,11 +124,12 @@ static enum exit_status read_secret(struct mounting *m)
 
 static enum exit_status make_store(struct mounting *m)
 {
+	const struct settings *s = &m->o->settings;
 	const struct core_format f = {
-	    .suite = (int)m->o->cipher,
+	    .suite = (int)settings_cipher(s),
 	    .pass_type = m->secret.secret.type,
-	    .kdf_ops = m->o->kdf_ops,
-	    .kdf_mem = m->o->kdf_mem,
+	    .kdf_ops = (uint32_t)settings_number(s, SETTING_KDF_OPS),
+	    .kdf_mem = settings_number(s, SETTING_KDF_MEM),
 	    .uid = getuid(),
 	    .gid = getgid(),
 	    .mode = 0755,
@@ -140,29 +143,37 @@ static enum exit_status make_store(struct mounting *m)
 	return EXIT_OK;
 }
 
-/* The buffers of requests count as memory too. */
-static uint64_t data_memory(const struct mount_options *o, unsigned threads, unsigned spare)
+static const char *log_where(const struct mounting *m)
 {
-	uint64_t buffers = session_memory(threads, spare);
+	const char *given = settings_text(&m->o->settings, SETTING_LOG);
 
-	return o->memory > 2 * buffers ? o->memory - buffers : o->memory / 2;
+	return given ? given : m->daemon.foreground ? "stderr" : "journal";
+}
+
+/* The buffers of requests count as memory too. */
+static uint64_t data_memory(const struct settings *s, unsigned threads, unsigned spare)
+{
+	uint64_t memory = settings_number(s, SETTING_MEMORY), buffers = session_memory(threads, spare);
+
+	return memory > 2 * buffers ? memory - buffers : memory / 2;
 }
 
 static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned spare)
 {
+	const struct settings *s = &m->o->settings;
 	struct err e = {0};
 	struct core_options o = {
 	    .io = m->store.io,
 	    .pass = m->secret.secret.data,
 	    .pass_len = m->secret.secret.len,
 	    .pass_type = m->secret.secret.type,
-	    .memory = data_memory(m->o, threads, spare),
-	    .commit_interval_ms = m->o->commit_interval_ms,
-	    .compress = m->o->compress,
-	    .workers = m->o->workers,
+	    .memory = data_memory(s, threads, spare),
+	    .commit_interval_ms = (uint32_t)settings_number(s, SETTING_COMMIT_INTERVAL),
+	    .compress = s->v[SETTING_COMPRESS].codec,
+	    .workers = (unsigned)settings_number(s, SETTING_WORKERS),
 	    .read_only = m->o->read_only,
 	    .noatime = m->o->noatime,
-	    .compact_on_demand = m->o->no_compact,
+	    .compact_on_demand = settings_number(s, SETTING_NO_COMPACT) != 0,
 	};
 
 	int ret = core_open(&o, &m->core, &e);
@@ -172,9 +183,34 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	return EXIT_OK;
 }
 
+/* What is used where nothing is set, and the text of all of it. */
+static int describe_config(struct mounting *m, unsigned threads)
+{
+	struct settings *s = &m->o->settings;
+	unsigned workers = policy_workers((unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+	char text[32];
+	size_t len;
+
+	(void)snprintf(text, sizeof(text), "%u", threads);
+	int ret = settings_effective(s, SETTING_THREADS, text);
+	(void)snprintf(text, sizeof(text), "%u", workers);
+	if (!ret)
+		ret = settings_effective(s, SETTING_WORKERS, text);
+	if (!ret)
+		ret = settings_effective(s, SETTING_LOG, log_where(m));
+	FILE *f = ret ? NULL : open_memstream(&m->config, &len);
+	if (!f)
+		return -ENOMEM;
+	settings_print(s, f);
+	return fclose(f) ? -ENOMEM : 0;
+}
+
 static enum exit_status mount_session(struct mounting *m, unsigned threads, unsigned spare)
 {
 	struct err e = {0};
+
+	if (describe_config(m, threads))
+		return daemon_say(&m->daemon, EXIT_SYSTEM, "out of memory");
 	struct session_params p = {
 	    .source = m->store.path,
 	    .mountpoint = m->mountpoint,
@@ -183,6 +219,7 @@ static enum exit_status mount_session(struct mounting *m, unsigned threads, unsi
 	    .threads = threads,
 	    .spare = spare,
 	    .debug = m->o->debug,
+	    .config = m->config,
 	};
 
 	int ret = session_new(m->core, &p, &m->session, &e);
@@ -198,14 +235,14 @@ static enum exit_status mount_session(struct mounting *m, unsigned threads, unsi
 
 static enum exit_status open_log(struct mounting *m)
 {
-	const char *where = m->o->log ? m->o->log : m->daemon.foreground ? "stderr" : "journal";
+	const char *where = log_where(m);
 	enum log_target target = LOG_T_FILE;
 
 	if (strcmp(where, "journal") == 0 || strcmp(where, "syslog") == 0)
 		target = LOG_T_SYSLOG;
 	else if (strcmp(where, "stderr") == 0)
 		target = LOG_T_STDERR;
-	int ret = log_init(target, where, m->o->log_level);
+	int ret = log_init(target, where, (enum log_level)settings_number(&m->o->settings, SETTING_LOG_LEVEL));
 	if (ret)
 		return daemon_say(&m->daemon, EXIT_USAGE, "cannot write the log %s: %s", where, strerror(-ret));
 	return EXIT_OK;
@@ -229,8 +266,9 @@ static enum exit_status prepare(struct mounting *m)
 
 static enum exit_status start(struct mounting *m)
 {
-	unsigned threads = session_threads(m->o->threads);
-	unsigned spare = session_spare(m->o->memory, threads);
+	const struct settings *s = &m->o->settings;
+	unsigned threads = session_threads((unsigned)settings_number(s, SETTING_THREADS));
+	unsigned spare = session_spare(settings_number(s, SETTING_MEMORY), threads);
 	enum exit_status status = prepare(m);
 
 	if (status)
@@ -263,6 +301,7 @@ static enum exit_status finish(struct mounting *m, enum exit_status status)
 	secret_release(&m->secret);
 	store_release(&m->store);
 	free(m->mountpoint);
+	free(m->config);
 	return status;
 }
 
@@ -288,7 +327,7 @@ static void register_umount_helper(const void *arg)
 	free(mountpoint);
 }
 
-static enum exit_status run(const struct mount_options *o)
+static enum exit_status run(struct mount_options *o)
 {
 	struct mounting m = {.o = o, .daemon = {.arg = o}};
 

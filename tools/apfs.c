@@ -22,6 +22,7 @@ static const struct {
     {"key", "STORE", "add, remove, list and test what opens a store", cmd_key},
     {"check", "STORE", "look for damage in a store", cmd_check},
     {"compact", "MOUNT", "give back the space of what was overwritten and deleted", cmd_compact},
+    {"config", "MOUNT", "show the settings of a mount, and where they come from", cmd_config},
     {"export-index", "STORE", "write a plaintext copy of a store's index", cmd_export},
     {"sync", "MOUNT", "make everything written to a mount durable", cmd_sync},
     {"umount", "MOUNT", "unmount, and wait until all of it is durable", cmd_umount},

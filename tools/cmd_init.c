@@ -2,6 +2,7 @@
 #include "fs/core/core.h"
 #include "pipeline/cipher.h"
 #include "tools/commands.h"
+#include "tools/setting.h"
 #include "tools/unlock.h"
 
 #include <argp.h>
@@ -61,6 +62,23 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	}
 }
 
+/* What the command line leaves open. */
+static int read_settings(struct init_options *o, struct err *e)
+{
+	struct settings s;
+
+	settings_init(&s);
+	int ret = settings_read_all(&s, NULL, e);
+	if (!ret && !o->format.suite)
+		o->format.suite = (int)settings_cipher(&s);
+	if (!ret && !o->kdf.ops)
+		o->kdf.ops = (uint32_t)settings_number(&s, SETTING_KDF_OPS);
+	if (!ret && !o->kdf.mem)
+		o->kdf.mem = settings_number(&s, SETTING_KDF_MEM);
+	settings_release(&s);
+	return ret;
+}
+
 static int make(struct init_options *o, struct unlocked *u, struct secret_held *held, struct err *e)
 {
 	int ret = keys_init(e);
@@ -101,6 +119,10 @@ int cmd_init(int argc, char **argv)
 	struct err e = {0};
 
 	(void)argp_parse(&argp, argc, argv, 0, NULL, &o);
+	if (read_settings(&o, &e)) {
+		(void)fprintf(stderr, "%s: %s\n", argv[0], err_text(&e, e.code));
+		return EXIT_USAGE;
+	}
 	u.path = o.path;
 	int ret = make(&o, &u, &held, &e);
 	if (!ret)

@@ -13,6 +13,7 @@ int cmd_passwd(int argc, char **argv);
 int cmd_key(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_compact(int argc, char **argv);
+int cmd_config(int argc, char **argv);
 int cmd_export(int argc, char **argv);
 int cmd_sync(int argc, char **argv);
 int cmd_umount(int argc, char **argv);

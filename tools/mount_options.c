@@ -1,5 +1,4 @@
 #include "tools/mount_options.h"
-#include "base/option.h"
 #include "tools/exit_status.h"
 
 #include <argp.h>
@@ -19,53 +18,41 @@ enum key {
 	KEY_RECOVERY,
 	KEY_INIT,
 	KEY_RO,
-	KEY_MEMORY,
-	KEY_COMMIT,
-	KEY_COMPRESS,
-	KEY_NO_COMPACT,
-	KEY_THREADS,
-	KEY_WORKERS,
-	KEY_CIPHER,
-	KEY_KDF_OPS,
-	KEY_KDF_MEM,
-	KEY_LOG,
-	KEY_LOG_LEVEL,
+	KEY_CONFIG,
 	KEY_DEBUG,
+	KEY_SETTING, /* and the numbers of settings above */
 	KEY_FOREGROUND = 'f',
 	KEY_O = 'o'
 };
 
-static const struct argp_option option_table[] = {
+static const struct argp_option own_options[] = {
     {NULL, 0, NULL, 0, "Passphrase (asked for at the terminal, or the next line of standard input):", 1},
     {"passfile", KEY_PASSFILE, "FILE", 0, "Take the first line of FILE", 1},
     {"extpass", KEY_EXTPASS, "COMMAND", 0, "Take the first line that COMMAND prints", 1},
     {"keyfile", KEY_KEYFILE, "FILE", 0, "A key file instead of a passphrase", 1},
     {"recovery-key", KEY_RECOVERY, NULL, 0, "A recovery key instead, read as a passphrase is", 1},
-    {NULL, 0, NULL, 0, "Mounting:", 2},
-    {"foreground", KEY_FOREGROUND, NULL, 0, "Stay in the foreground", 2},
-    {"ro", KEY_RO, NULL, 0, "Mount read-only", 2},
+    {NULL, 0, NULL, 0, "Mounting:", SETTING_G_MOUNT},
+    {"foreground", KEY_FOREGROUND, NULL, 0, "Stay in the foreground", SETTING_G_MOUNT},
+    {"ro", KEY_RO, NULL, 0, "Mount read-only", SETTING_G_MOUNT},
+    {"config", KEY_CONFIG, "FILE", 0, "Read settings from FILE, not from /etc/apfs.conf and ~/.config/apfs/apfs.conf",
+     SETTING_G_MOUNT},
     {NULL, KEY_O, "OPTION,...", 0,
      "Any long option without its dashes, and allow_other, allow_root, auto_unmount, dev, suid, nodev, nosuid, noexec, "
      "noatime, sync and the like",
-     2},
-    {"memory", KEY_MEMORY, "SIZE", 0, "Memory for file data (256M)", 2},
-    {"commit-interval", KEY_COMMIT, "TIME", 0, "Make what was written durable at least this often (5s)", 2},
-    {"compress", KEY_COMPRESS, "CODEC", 0, "off, lz4, zstd or brotli, and :LEVEL for a fixed one (zstd)", 2},
-    {"no-compact", KEY_NO_COMPACT, NULL, 0,
-     "Leave the space of overwritten data until apfs compact, or until STORE is full", 2},
-    {"threads", KEY_THREADS, "N", 0, "Threads that answer the kernel, 2 to 32 (by the machine)", 2},
-    {"workers", KEY_WORKERS, "N", 0, "Threads that compress and encrypt, 1 to 32 (by the machine)", 2},
-    {NULL, 0, NULL, 0, "A new store:", 3},
-    {"init", KEY_INIT, NULL, 0, "Make STORE if it is missing or empty, then mount it", 3},
-    {"cipher", KEY_CIPHER, "SUITE", 0, "auto, aes-256-gcm, chacha20-poly1305 or xchacha20-poly1305 (auto)", 3},
-    {"kdf-ops", KEY_KDF_OPS, "N", 0, "Argon2id's passes", 3},
-    {"kdf-mem", KEY_KDF_MEM, "SIZE", 0, "Argon2id's memory", 3},
-    {NULL, 0, NULL, 0, "Messages:", 4},
-    {"log", KEY_LOG, "WHERE", 0, "journal, stderr or a file (journal; stderr in the foreground)", 4},
-    {"log-level", KEY_LOG_LEVEL, "LEVEL", 0, "error, warn, info or debug (info)", 4},
-    {"debug", KEY_DEBUG, NULL, 0, "Log every request; implies --log-level=debug", 4},
+     SETTING_G_MOUNT},
+    {NULL, 0, NULL, 0, "A new store:", SETTING_G_STORE},
+    {"init", KEY_INIT, NULL, 0, "Make STORE if it is missing or empty, then mount it", SETTING_G_STORE},
+    {NULL, 0, NULL, 0, "Messages:", SETTING_G_MESSAGES},
+    {"debug", KEY_DEBUG, NULL, 0, "Log every request; implies --log-level=debug", SETTING_G_MESSAGES},
     {NULL, 0, NULL, 0, "Help:", -1},
-    {0},
+};
+
+#define OWN_OPTIONS (sizeof(own_options) / sizeof(own_options[0]))
+
+/* Those and the settings, ended by an empty one. */
+struct option_table {
+	struct argp_option o[OWN_OPTIONS + SETTING_COUNT + 1];
+	char help[SETTING_COUNT][200];
 };
 
 static const char doc[] =
@@ -87,50 +74,31 @@ static _Noreturn void PRINTF(2, 3) usage(const struct mount_options *o, const ch
 	exit(EXIT_USAGE);
 }
 
-/* --- values ------------------------------------------------------------------------------------------------------- */
+/* --- options ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t number(const struct mount_options *o, const char *name, const char *arg, uint64_t low, uint64_t high)
+static void table_fill(struct option_table *t)
 {
-	char *end = NULL;
+	memset(t, 0, sizeof(*t));
+	memcpy(t->o, own_options, sizeof(own_options));
+	for (int id = 0; id < SETTING_COUNT; id++) {
+		const struct setting_def *d = &setting_defs[id];
+		bool paren = *d->unset == '(';
 
-	errno = 0;
-	unsigned long long v = strtoull(arg, &end, 10);
-	if (errno || end == arg || *end || *arg == '-' || v < low || v > high)
-		usage(o, "%s: '%s' is not a number from %llu to %llu", name, arg, (unsigned long long)low,
-		      (unsigned long long)high);
-	return v;
-}
-
-static uint64_t size(const struct mount_options *o, const char *name, const char *arg, uint64_t low)
-{
-	uint64_t v = 0;
-	char text[32];
-
-	if (option_parse_size(arg, &v))
-		usage(o, "%s: '%s' is not a size, such as 64M", name, arg);
-	if (v < low)
-		usage(o, "%s: %s is the least", name, option_format_size(low, text, sizeof(text)));
-	return v;
-}
-
-static uint32_t interval(const struct mount_options *o, const char *arg)
-{
-	uint64_t ms = 0;
-
-	if (option_parse_duration(arg, &ms) || ms < 10 || ms > 3600000)
-		usage(o, "commit-interval: '%s' is not a time from 10ms to 1h", arg);
-	return (uint32_t)ms;
-}
-
-static enum log_level level(const struct mount_options *o, const char *arg)
-{
-	static const char *const names[] = {"error", "warn", "info", "debug"};
-
-	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(arg, names[i]) == 0)
-			return (enum log_level)i;
+		(void)snprintf(t->help[id], sizeof(t->help[id]), "%s%s%s%s", d->help, d->arg ? paren ? " " : " (" : "",
+		               d->arg ? d->unset : "", d->arg && !paren ? ")" : "");
+		t->o[OWN_OPTIONS + (size_t)id] = (struct argp_option){
+		    d->name,     KEY_SETTING + id, d->arg ? d->arg : "yes|no", d->arg ? 0 : OPTION_ARG_OPTIONAL,
+		    t->help[id], d->group};
 	}
-	usage(o, "log-level: '%s' is none of error, warn, info, debug", arg);
+}
+
+static void set_setting(struct mount_options *o, enum setting_id id, const char *value)
+{
+	struct err e = {0};
+	int ret = settings_set(&o->settings, id, value, SETTING_FROM_COMMAND, NULL, &e);
+
+	if (ret)
+		usage(o, "%s", err_text(&e, ret));
 }
 
 static void add_fuse(struct mount_options *o, const char *name)
@@ -138,35 +106,6 @@ static void add_fuse(struct mount_options *o, const char *name)
 	if (o->nfuse == MOUNT_OPTIONS_FUSE)
 		usage(o, "too many mount options");
 	o->fuse[o->nfuse++] = name;
-}
-
-static void set_data(struct mount_options *o, int key, const char *arg)
-{
-	switch (key) {
-	case KEY_MEMORY:
-		o->memory = size(o, "memory", arg, 32 << 20);
-		break;
-	case KEY_COMMIT:
-		o->commit_interval_ms = interval(o, arg);
-		break;
-	case KEY_COMPRESS:
-		if (codec_choice_parse(arg, &o->compress))
-			usage(o, "compress: '%s' is none of off, lz4, zstd, brotli, or has an impossible level", arg);
-		break;
-	case KEY_CIPHER:
-		o->cipher = CIPHER_AUTO;
-		if (strcmp(arg, "auto") != 0 && cipher_suite_parse(arg, &o->cipher))
-			usage(o, "cipher: '%s' is unknown", arg);
-		break;
-	case KEY_KDF_OPS:
-		o->kdf_ops = (uint32_t)number(o, "kdf-ops", arg, 1, UINT32_MAX);
-		break;
-	case KEY_KDF_MEM:
-		o->kdf_mem = size(o, "kdf-mem", arg, 8192);
-		break;
-	default:
-		break;
-	}
 }
 
 static bool set(struct mount_options *o, int key, const char *arg)
@@ -192,38 +131,20 @@ static bool set(struct mount_options *o, int key, const char *arg)
 			add_fuse(o, "ro");
 		o->read_only = true;
 		return true;
-	case KEY_NO_COMPACT:
-		o->no_compact = true;
+	case KEY_CONFIG:
+		o->config = arg;
 		return true;
 	case KEY_FOREGROUND:
 		o->foreground = true;
 		return true;
 	case KEY_DEBUG:
 		o->debug = true;
-		o->log_level = LOG_L_DEBUG;
-		return true;
-	case KEY_THREADS:
-		o->threads = (unsigned)number(o, "threads", arg, 2, 32);
-		return true;
-	case KEY_WORKERS:
-		o->workers = (unsigned)number(o, "workers", arg, 1, 32);
-		return true;
-	case KEY_LOG:
-		o->log = arg;
-		return true;
-	case KEY_LOG_LEVEL:
-		o->log_level = level(o, arg);
-		return true;
-	case KEY_MEMORY:
-	case KEY_COMMIT:
-	case KEY_COMPRESS:
-	case KEY_CIPHER:
-	case KEY_KDF_OPS:
-	case KEY_KDF_MEM:
-		set_data(o, key, arg);
 		return true;
 	default:
-		return false;
+		if (key < KEY_SETTING || key >= KEY_SETTING + SETTING_COUNT)
+			return false;
+		set_setting(o, (enum setting_id)(key - KEY_SETTING), arg);
+		return true;
 	}
 }
 
@@ -299,12 +220,14 @@ static bool is_ignored(const char *word)
 }
 
 /* '-' and '_' are the same in the name of an option of ours. */
-static const struct argp_option *find_option(const char *name, size_t len)
+static const struct argp_option *find_own(const char *name, size_t len)
 {
-	for (const struct argp_option *t = option_table; t->name || t->key || t->doc; t++) {
+	for (size_t k = 0; k < OWN_OPTIONS; k++) {
+		const struct argp_option *t = &own_options[k];
+		size_t i = 0;
+
 		if (!t->name || strlen(t->name) != len)
 			continue;
-		size_t i = 0;
 		while (i < len && (name[i] == t->name[i] || (name[i] == '_' && t->name[i] == '-')))
 			i++;
 		if (i == len)
@@ -316,11 +239,13 @@ static const struct argp_option *find_option(const char *name, size_t len)
 static void set_word(struct mount_options *o, const char *word)
 {
 	size_t len = strcspn(word, "=");
-	const struct argp_option *t = find_option(word, len);
+	const char *value = word[len] ? word + len + 1 : NULL;
+	const struct argp_option *t = find_own(word, len);
+	enum setting_id id = setting_find(word, len);
 
-	if (t) {
-		const char *value = word[len] ? word + len + 1 : NULL;
-
+	if (id != SETTING_COUNT) {
+		set_setting(o, id, value);
+	} else if (t) {
 		if (t->arg && !value)
 			usage(o, "-o %s needs a value", word);
 		if (!t->arg && value)
@@ -425,27 +350,43 @@ static void parse_helper(struct mount_options *o, int argc, char **argv)
 		add_fuse(o, "suid");
 }
 
+static void read_files(struct mount_options *o)
+{
+	struct err e = {0};
+	int ret = settings_read_all(&o->settings, o->config, &e);
+
+	if (ret) {
+		(void)fprintf(stderr, "%s: %s\n", o->program, err_text(&e, ret));
+		exit(EXIT_USAGE);
+	}
+}
+
 void mount_options_parse(struct mount_options *o, int argc, char **argv)
 {
-	static const struct argp argp = {option_table, parse, "STORE MOUNTPOINT", doc, NULL, NULL, NULL};
+	struct option_table table;
+	const struct argp argp = {table.o, parse, "STORE MOUNTPOINT", doc, NULL, NULL, NULL};
 	const char *slash = strrchr(argv[0], '/');
 
 	memset(o, 0, sizeof(*o));
+	settings_init(&o->settings);
+	table_fill(&table);
 	o->program = slash ? slash + 1 : argv[0];
-	o->memory = (uint64_t)256 << 20;
-	o->compress.codec = CODEC_ZSTD;
-	o->log_level = LOG_L_INFO;
 	argp_err_exit_status = EXIT_USAGE;
 	bool asks = argc == 2 && argv[1][0] == '-'; /* --help, --version */
 	if (has_prefix(o->program, "mount.") && !asks)
 		parse_helper(o, argc, argv);
 	else
 		(void)argp_parse(&argp, argc, argv, 0, NULL, o);
-	const char *wrong = secret_source_check(&o->secret);
-	if (wrong)
-		usage(o, "%s", wrong);
-	if (!o->init && (o->cipher != CIPHER_AUTO || o->kdf_ops || o->kdf_mem))
-		usage(o, "cipher, kdf-ops and kdf-mem are chosen when a store is made: with --init");
+	const char *bad = secret_source_check(&o->secret);
+	if (bad)
+		usage(o, "%s", bad);
+	if (o->debug)
+		set_setting(o, SETTING_LOG_LEVEL, "debug");
+	for (int id = 0; id < SETTING_COUNT; id++)
+		if (setting_defs[id].group == SETTING_G_STORE && !o->init &&
+		    settings_commanded(&o->settings, (enum setting_id)id))
+			usage(o, "cipher, kdf-ops and kdf-mem are chosen when a store is made: with --init");
+	read_files(o);
 }
 
 void mount_options_release(struct mount_options *o)
@@ -453,4 +394,5 @@ void mount_options_release(struct mount_options *o)
 	for (size_t i = 0; i < o->nwords; i++)
 		free(o->words[i]);
 	o->nwords = 0;
+	settings_release(&o->settings);
 }

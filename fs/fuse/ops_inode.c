@@ -193,7 +193,7 @@ static void reply_info(fuse_req_t req, fuse_ino_t ino, size_t size)
 static bool name_is_virtual(const char *name)
 {
 	return strcmp(name, SESSION_XATTR_INFO) == 0 || strcmp(name, SESSION_XATTR_PID) == 0 ||
-	       strcmp(name, SESSION_XATTR_COMPACT) == 0;
+	       strcmp(name, SESSION_XATTR_CONFIG) == 0 || strcmp(name, SESSION_XATTR_COMPACT) == 0;
 }
 
 static int compact_set(fuse_req_t req, const char *value, size_t size)
@@ -259,6 +259,12 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 		int n = snprintf(buf, SESSION_MAX_WRITE, "%d", (int)getpid());
 
 		reply_bytes(req, buf, (size_t)n, size);
+		return;
+	}
+	if (strcmp(name, SESSION_XATTR_CONFIG) == 0) {
+		const char *text = op_session(req)->config;
+
+		reply_bytes(req, text, strlen(text), size);
 		return;
 	}
 	if (strcmp(name, SESSION_XATTR_COMPACT) == 0) {

@@ -340,6 +340,7 @@ int session_new(struct core *core, const struct session_params *p, struct sessio
 		return err_set(e, -ENOMEM, ERR_MEMORY, "out of memory");
 
 	s->core = core;
+	s->config = p->config;
 	s->fd = -1;
 	s->event = -1;
 	s->nthreads = session_threads(p->threads);

@@ -6,6 +6,7 @@
 #include "pipeline/codec.h"
 
 #include <argp.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,18 +42,41 @@ static void mount_input(const char *text)
 	free(words);
 }
 
-static void number_input(const char *text)
+/* A configuration file. What it sets is within limits. */
+static void file_input(const char *text)
 {
-	struct mount_options o = {.program = "fuzz"};
+	FILE *f = fmemopen((void *)(uintptr_t)text, strlen(text) + 1, "r");
+	struct settings s;
+	struct err e = {0};
 
-	if (!setjmp(ended))
-		must(number(&o, "number", text, 2, 32) <= 32);
-	if (!setjmp(ended))
-		must(size(&o, "size", text, 8192) >= 8192);
-	if (!setjmp(ended))
-		must(interval(&o, text) >= 10);
-	if (!setjmp(ended))
-		(void)level(&o, text);
+	must(f);
+	settings_init(&s);
+	int ret = settings_read_stream(&s, f, "fuzz", &e);
+	must(!ret || (ret == -EINVAL && *e.text));
+	for (int id = 0; id < SETTING_COUNT; id++) {
+		const struct setting_def *d = &setting_defs[id];
+
+		if (s.v[id].source == SETTING_FROM_FILE && d->high)
+			must(s.v[id].number >= d->low && s.v[id].number <= d->high);
+	}
+	settings_print(&s, nowhere);
+	settings_release(&s);
+	(void)fclose(f);
+}
+
+/* Each setting takes a value or says what is wrong with it. */
+static void setting_input(const char *text)
+{
+	struct settings s;
+
+	settings_init(&s);
+	for (int id = 0; id < SETTING_COUNT; id++) {
+		struct err e = {0};
+		int ret = settings_set(&s, (enum setting_id)id, text, SETTING_FROM_COMMAND, NULL, &e);
+
+		must(!ret || (ret == -EINVAL && *e.text));
+	}
+	settings_release(&s);
 }
 
 static void value_input(const char *text)
@@ -89,12 +113,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	char *text = strndup((const char *)bytes, n);
 
 	must(text);
-	switch (which % 3) {
+	switch (which % 4) {
 	case 0:
 		value_input(text);
 		break;
 	case 1:
-		number_input(text);
+		setting_input(text);
+		break;
+	case 3:
+		file_input(text);
 		break;
 	default:
 		mount_input(text);

@@ -87,6 +87,9 @@ def options():
                   "remount", "x-systemd.automount,nofail,_netdev,context=a", ",,,", "ro=1", "memory",
                   "log-level=warn,log=file\\"):
         yield b"\2" + words.encode()
+    for text in ("# a comment\nmemory = 64M\nworkers: 2 ; two\n  no-compact = yes\nlog = /var/log/apfs\n",
+                 "[section]\nmemory = 1\n", "workers = 1\nworkers = 2", "threads", "\ufeffcompress = zstd:3\n"):
+        yield b"\3" + text.encode()
 
 
 def notes():

@@ -55,7 +55,7 @@ def background(v, *argv, **options):
 
 def help_texts():
     need()
-    commands = ("init", "info", "passwd", "key", "export-index", "check", "compact", "sync", "umount")
+    commands = ("init", "info", "passwd", "key", "export-index", "check", "compact", "config", "sync", "umount")
     for argv in ([tool("apfs-mount")], [tool("apfs")], *([tool("apfs"), c] for c in commands)):
         out = run(*argv, "--help")
         check("STORE" in out or "MOUNT" in out or "PATH" in out, f"{argv} --help: {out}")
@@ -275,6 +275,36 @@ def info():
             check(word in out, f"info of a file lacks {word}:\n{out}")
 
 
+def config():
+    """A configuration file, what comes before it, and what is wrong with one."""
+    need()
+    with Volume(mount=False) as v:
+        own = os.path.join(v.root, "apfs.conf")
+        put(own, b"# ours\nmemory = 64M\ncompress = lz4\nworkers = 1\n")
+        v.mount("--config", own, "--compress", "zstd:9", "-o", "commit_interval=2s,no-compact")
+        said = {line.split()[0]: line.split(None, 2)[1:] for line in run(tool("apfs"), "config", v.mnt).splitlines()}
+        for name, value, source in (
+            ("memory", "64M", f"{own}:2"),
+            ("compress", "zstd:9", "command line"),
+            ("workers", "1", f"{own}:4"),
+            ("commit-interval", "2s", "command line"),
+            ("no-compact", "yes", "command line"),
+            ("log-level", "info", "default"),
+        ):
+            check(said.get(name) == [value, source], f"{name}: {said.get(name)}")
+        check(int(said["threads"][0]) >= 2, f"threads: {said['threads']}")  # what the machine made of it
+        check("compression:     zstd:9" in run(tool("apfs"), "info", v.mnt), "another codec is used")
+        v.umount()
+        fails(30, "not an apfs mount", tool("apfs"), "config", v.mnt)
+        mount = (tool("apfs-mount"), "--passfile", v.passfile, "--config", own, v.store, v.mnt)
+        put(own, b"memory = 64M\nworkers = 99\n")
+        fails(1, f"{own}:2: workers: '99' is not a number from 1 to 32", *mount)
+        put(own, b"colour = blue\n")
+        fails(1, f"{own}:1: there is no setting 'colour'", *mount)
+        os.unlink(own)
+        fails(1, "No such file", *mount)
+
+
 def formats():
     """Every suite and codec carries data."""
     need()
@@ -377,6 +407,7 @@ main(
     syncs,
     read_only,
     info,
+    config,
     formats,
     init_and_mount,
     logs,

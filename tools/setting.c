@@ -1,0 +1,243 @@
+#include "tools/setting.h"
+#include "base/option.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MIB   ((uint64_t)1 << 20)
+#define HOUR  ((uint64_t)3600000) /* ms */
+#define NOLIM UINT64_MAX
+
+const struct setting_def setting_defs[SETTING_COUNT] = {
+    [SETTING_MEMORY] =
+	{"memory", "SIZE", SETTING_K_SIZE, SETTING_G_MOUNT, 32 * MIB, NOLIM, NULL, "256M",
+         "Memory for file data: in requests, not yet written, cached, and being compressed; 32M at least"},
+    [SETTING_COMMIT_INTERVAL] = {"commit-interval", "TIME", SETTING_K_DURATION, SETTING_G_MOUNT, 10, HOUR, NULL, "5s",
+                                 "Make what was written durable at least this often, 10ms to 1h"},
+    [SETTING_COMPRESS] = {"compress", "CODEC", SETTING_K_CODEC, SETTING_G_MOUNT, 0, 0, NULL, "zstd",
+                          "off, lz4, zstd or brotli, and :LEVEL for a fixed one"},
+    [SETTING_NO_COMPACT] = {"no-compact", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
+                            "Leave the space of overwritten data until apfs compact, or until STORE is full"},
+    [SETTING_THREADS] = {"threads", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 2, 32, NULL, "(by the machine)",
+                         "Threads that answer the kernel, 2 to 32"},
+    [SETTING_WORKERS] = {"workers", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 32, NULL, "(by the machine)",
+                         "Threads that compress and encrypt, 1 to 32"},
+    [SETTING_CIPHER] =
+	{"cipher", "SUITE", SETTING_K_WORD, SETTING_G_STORE, 0, 0,
+         "auto aes-256-gcm chacha20-poly1305 xchacha20-poly1305", "auto",
+         "What a new store is sealed with: auto (AES where the CPU has it), aes-256-gcm, chacha20-poly1305 or "
+         "xchacha20-poly1305"},
+    [SETTING_KDF_OPS] = {"kdf-ops", "N", SETTING_K_NUMBER, SETTING_G_STORE, 1, UINT32_MAX, NULL, "(3)",
+                         "Argon2id's passes for a new store"},
+    [SETTING_KDF_MEM] = {"kdf-mem", "SIZE", SETTING_K_SIZE, SETTING_G_STORE, 8192, NOLIM, NULL, "(256M)",
+                         "Argon2id's memory for a new store"},
+    [SETTING_LOG] = {"log", "WHERE", SETTING_K_TEXT, SETTING_G_MESSAGES, 0, 0, NULL,
+                     "(journal; in the foreground stderr)", "journal, stderr or a file"},
+    [SETTING_LOG_LEVEL] = {"log-level", "LEVEL", SETTING_K_WORD, SETTING_G_MESSAGES, 0, 0, "error warn info debug",
+                           "info", "error, warn, info or debug"},
+};
+
+/* --- values ------------------------------------------------------------------------------------------------------- */
+
+static int parse_number(const struct setting_def *d, const char *text, uint64_t *out, struct err *e)
+{
+	char *end = NULL;
+
+	errno = 0;
+	unsigned long long v = strtoull(text, &end, 10);
+	if (errno || end == text || *end || *text < '0' || *text > '9' || v < d->low || v > d->high)
+		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is not a number from %llu to %llu", d->name, text,
+		               (unsigned long long)d->low, (unsigned long long)d->high);
+	*out = v;
+	return 0;
+}
+
+static int parse_size(const struct setting_def *d, const char *text, uint64_t *out, struct err *e)
+{
+	char limit[32];
+
+	if (option_parse_size(text, out))
+		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is not a size, such as 64M", d->name, text);
+	if (*out < d->low)
+		return err_set(e, -EINVAL, ERR_USAGE, "%s: %s is the least", d->name,
+		               option_format_size(d->low, limit, sizeof(limit)));
+	if (*out > d->high)
+		return err_set(e, -EINVAL, ERR_USAGE, "%s: %s is the most", d->name,
+		               option_format_size(d->high, limit, sizeof(limit)));
+	return 0;
+}
+
+static const char *format_ms(uint64_t ms, char *buf, size_t len)
+{
+	if (ms % HOUR == 0)
+		(void)snprintf(buf, len, "%lluh", (unsigned long long)(ms / HOUR));
+	else if (ms % 1000 == 0)
+		(void)snprintf(buf, len, "%llus", (unsigned long long)(ms / 1000));
+	else
+		(void)snprintf(buf, len, "%llums", (unsigned long long)ms);
+	return buf;
+}
+
+static int parse_duration(const struct setting_def *d, const char *text, uint64_t *out, struct err *e)
+{
+	char low[32], high[32];
+
+	if (option_parse_duration(text, out) || *out < d->low || *out > d->high)
+		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is not a time from %s to %s", d->name, text,
+		               format_ms(d->low, low, sizeof(low)), format_ms(d->high, high, sizeof(high)));
+	return 0;
+}
+
+/* The place of text in a list of words; -ENOENT. */
+static int word_find(const char *words, const char *text, uint64_t *place)
+{
+	size_t len = strlen(text);
+
+	for (*place = 0; *words; (*place)++) {
+		size_t n = strcspn(words, " ");
+
+		if (n == len && !memcmp(words, text, n))
+			return 0;
+		words += n;
+		words += *words == ' ';
+	}
+	return -ENOENT;
+}
+
+static int parse_word(const struct setting_def *d, const char *text, uint64_t *out, struct err *e)
+{
+	return word_find(d->words, text, out)
+	           ? err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is none of %s", d->name, text, d->words)
+	           : 0;
+}
+
+static int parse_switch(const struct setting_def *d, const char *text, uint64_t *out, struct err *e)
+{
+	if (word_find("no yes off on false true 0 1", text, out))
+		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is neither yes nor no", d->name, text);
+	*out &= 1;
+	return 0;
+}
+
+static int parse_value(const struct setting_def *d, const char *text, struct setting *v, struct err *e)
+{
+	switch (d->kind) {
+	case SETTING_K_SIZE:
+		return parse_size(d, text, &v->number, e);
+	case SETTING_K_DURATION:
+		return parse_duration(d, text, &v->number, e);
+	case SETTING_K_NUMBER:
+		return parse_number(d, text, &v->number, e);
+	case SETTING_K_SWITCH:
+		return parse_switch(d, text, &v->number, e);
+	case SETTING_K_WORD:
+		return parse_word(d, text, &v->number, e);
+	case SETTING_K_CODEC:
+		return codec_choice_parse(text, &v->codec)
+		           ? err_set(e, -EINVAL, ERR_USAGE,
+		                     "%s: '%s' is none of off, lz4, zstd, brotli, or has an impossible level", d->name,
+		                     text)
+		           : 0;
+	default:
+		return *text ? 0 : err_set(e, -EINVAL, ERR_USAGE, "%s needs a value", d->name);
+	}
+}
+
+/* --- the settings ------------------------------------------------------------------------------------------------- */
+
+enum setting_id setting_find(const char *name, size_t len)
+{
+	for (int id = 0; id < SETTING_COUNT; id++) {
+		const char *known = setting_defs[id].name;
+		size_t i = 0;
+
+		while (i < len && known[i] && (name[i] == known[i] || (name[i] == '_' && known[i] == '-')))
+			i++;
+		if (i == len && !known[i])
+			return (enum setting_id)id;
+	}
+	return SETTING_COUNT;
+}
+
+void settings_init(struct settings *s)
+{
+	memset(s, 0, sizeof(*s));
+	for (int id = 0; id < SETTING_COUNT; id++) {
+		const struct setting_def *d = &setting_defs[id];
+
+		if (*d->unset != '(')
+			(void)parse_value(d, d->unset, &s->v[id], NULL); /* a test parses them all */
+	}
+}
+
+static void setting_release(struct setting *v)
+{
+	free(v->text);
+	free(v->where);
+	v->text = v->where = NULL;
+}
+
+void settings_release(struct settings *s)
+{
+	for (int id = 0; id < SETTING_COUNT; id++)
+		setting_release(&s->v[id]);
+}
+
+int settings_set(struct settings *s, enum setting_id id, const char *text, enum setting_source source,
+                 const char *where, struct err *e)
+{
+	const struct setting_def *d = &setting_defs[id];
+	struct setting v = {.source = source};
+	int ret;
+
+	if (!text && d->kind != SETTING_K_SWITCH)
+		return err_set(e, -EINVAL, ERR_USAGE, "%s needs a value", d->name);
+	text = text ? text : "yes";
+	ret = parse_value(d, text, &v, e);
+	if (ret || s->v[id].source > source)
+		return ret;
+	v.text = strdup(text);
+	v.where = where ? strdup(where) : NULL;
+	if (!v.text || (where && !v.where)) {
+		setting_release(&v);
+		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for settings");
+	}
+	setting_release(&s->v[id]);
+	s->v[id] = v;
+	return 0;
+}
+
+enum cipher_suite settings_cipher(const struct settings *s)
+{
+	enum cipher_suite suite = CIPHER_AUTO;
+	const char *name = settings_text(s, SETTING_CIPHER);
+
+	return name && !cipher_suite_parse(name, &suite) ? suite : CIPHER_AUTO;
+}
+
+int settings_effective(struct settings *s, enum setting_id id, const char *text)
+{
+	struct setting *v = &s->v[id];
+
+	if (v->source != SETTING_FROM_DEFAULT)
+		return 0;
+	free(v->text);
+	v->text = strdup(text);
+	return v->text ? 0 : -ENOMEM;
+}
+
+void settings_print(const struct settings *s, FILE *f)
+{
+	static const char *const source[] = {
+	    [SETTING_FROM_DEFAULT] = "default", [SETTING_FROM_FILE] = "", [SETTING_FROM_COMMAND] = "command line"};
+
+	for (int id = 0; id < SETTING_COUNT; id++) {
+		const struct setting *v = &s->v[id];
+
+		if (setting_defs[id].group == SETTING_G_STORE)
+			continue; /* the store is made */
+		(void)fprintf(f, "%-16s %-24s %s\n", setting_defs[id].name, v->text ? v->text : setting_defs[id].unset,
+		              v->where ? v->where : source[v->source]);
+	}
+}
