@@ -106,10 +106,12 @@ int index_chunk_put(struct index *ix, const struct index_chunk *c)
 	return ret;
 }
 
-int index_chunk_get(struct index *ix, uint64_t id, struct index_chunk *out, void *buf, size_t buf_len)
+/* Runs a statement that gives one chunk; its frame table is copied to buf. */
+static int chunk_find(struct index *ix, enum stmt which, uint64_t id, struct index_chunk *out, void *buf,
+                      size_t buf_len)
 {
 	SCOPED_LOCK(&ix->lock);
-	SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_GET);
+	SCOPED_STMT st = stmt_get(ix, which);
 
 	if (!st)
 		return index_error(ix);
@@ -126,6 +128,16 @@ int index_chunk_get(struct index *ix, uint64_t id, struct index_chunk *out, void
 		memcpy(buf, out->frames, out->frames_len);
 	out->frames = buf;
 	return 0;
+}
+
+int index_chunk_get(struct index *ix, uint64_t id, struct index_chunk *out, void *buf, size_t buf_len)
+{
+	return chunk_find(ix, STMT_CHUNK_GET, id, out, buf, buf_len);
+}
+
+int index_chunk_next(struct index *ix, uint64_t after, struct index_chunk *out, void *buf, size_t buf_len)
+{
+	return after < INT64_MAX ? chunk_find(ix, STMT_CHUNK_NEXT, after, out, buf, buf_len) : -ENOENT;
 }
 
 int index_inline_get(struct index *ix, uint64_t id, void *buf, size_t *len)

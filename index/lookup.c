@@ -4,27 +4,6 @@
 #include <errno.h>
 #include <string.h>
 
-int index_chunk_next(struct index *ix, uint64_t after, struct index_chunk *out, void *buf, size_t buf_len)
-{
-	uint64_t id = 0;
-
-	if (after >= INT64_MAX)
-		return -ENOENT;
-	{
-		SCOPED_LOCK(&ix->lock);
-		SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_NEXT);
-
-		if (!st)
-			return index_error(ix);
-		stmt_bind(st, 1, after);
-		int ret = stmt_find(ix, st);
-		if (ret)
-			return ret;
-		id = stmt_u64(st, 0);
-	}
-	return index_chunk_get(ix, id, out, buf, buf_len);
-}
-
 int index_chunk_owners(struct index *ix, uint64_t id, int (*fn)(void *arg, const struct index_owner *o), void *arg)
 {
 	SCOPED_LOCK(&ix->lock);
