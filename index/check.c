@@ -2,12 +2,6 @@
 
 #include <errno.h>
 
-static void finalize_scoped(sqlite3_stmt **st)
-{
-	(void)sqlite3_finalize(*st);
-}
-#define FINALIZED __attribute__((cleanup(finalize_scoped))) sqlite3_stmt *
-
 static int prepare(struct index *ix, const char *sql, sqlite3_stmt **st)
 {
 	vfs_error_reset(ix->vfs);
@@ -42,7 +36,7 @@ int index_totals(struct index *ix, struct index_totals *out)
 	    " (SELECT coalesce(sum(length(data)), 0) FROM inline_chunk)";
 
 	SCOPED_LOCK(&ix->lock);
-	FINALIZED st = NULL;
+	SCOPED_FINALIZE st = NULL;
 	int ret = prepare(ix, sql, &st);
 	if (!ret)
 		ret = stmt_row(ix, st);

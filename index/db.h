@@ -107,6 +107,14 @@ static inline void stmt_scope_end(sqlite3_stmt **st)
 		(void)sqlite3_reset(*st);
 }
 
+/* A statement of its own, finalized at the end of the block. */
+#define SCOPED_FINALIZE __attribute__((cleanup(stmt_scope_finalize))) sqlite3_stmt *
+
+static inline void stmt_scope_finalize(sqlite3_stmt **st)
+{
+	(void)sqlite3_finalize(*st);
+}
+
 /* The prepared statement; NULL when it cannot be prepared: index_error then has the reason. */
 sqlite3_stmt *stmt_get(struct index *ix, enum stmt which) MUST_CHECK;
 void stmt_finalize_all(struct index *ix);

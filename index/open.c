@@ -76,13 +76,12 @@ static int db_open(struct index *ix, struct err *e)
 
 static int check_page_size(struct index *ix, struct err *e)
 {
-	sqlite3_stmt *st = NULL;
+	SCOPED_FINALIZE st = NULL;
 
 	vfs_error_reset(ix->vfs);
 	int rc = sqlite3_prepare_v2(ix->db, "PRAGMA page_size", -1, &st, NULL);
 	int ret = rc == SQLITE_OK ? stmt_row(ix, st) : index_error(ix);
 	bool as_expected = ret > 0 && stmt_u32(st, 0) == ix->page_size;
-	(void)sqlite3_finalize(st);
 	if (ret < 0)
 		return err_set(e, ret, ERR_INDEX, "opening index.db: %s", err_text(NULL, ret));
 	return as_expected ? 0

@@ -26,8 +26,9 @@
 #define FRAME_HEADER 24
 #define DURABLE      8
 #define SLOT_EXTRA   (INDEX_NONCE + FRAME_HEADER - INDEX_RESERVE + DURABLE + INDEX_TAG)
-#define HEADER_USED  (INDEX_NONCE + WAL_HEADER + INDEX_TAG)
-#define SALT         8 /* bytes, at 16 in the header and at 8 in each frame */
+_Static_assert(SLOT_EXTRA == INDEX_FRAME_EXTRA, "others reckon with the size of a slot");
+#define HEADER_USED (INDEX_NONCE + WAL_HEADER + INDEX_TAG)
+#define SALT        8 /* bytes, at 16 in the header and at 8 in each frame */
 
 static uint32_t frame_size(const struct vfs *v)
 {

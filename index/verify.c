@@ -21,11 +21,6 @@ void verify_finding(struct verify *vf, const char *fmt, ...)
 	vf->v->finding(vf->v->arg, vf->listed > LISTED_MAX ? "and more of this kind" : text);
 }
 
-void verify_finalize(sqlite3_stmt **st)
-{
-	(void)sqlite3_finalize(*st);
-}
-
 /* What becomes of a failed statement: only a stop and want of memory end the run. */
 static int failure(struct verify *vf)
 {
@@ -116,7 +111,7 @@ static const struct question questions[] = {
 
 static int ask(struct verify *vf, const struct question *q)
 {
-	VERIFY_STMT st = NULL;
+	SCOPED_FINALIZE st = NULL;
 	uint64_t last = UINT64_MAX;
 	int ret = verify_prepare(vf, q->sql, &st);
 
@@ -147,7 +142,7 @@ static int ask_all(struct verify *vf)
 
 static int integrity(struct verify *vf)
 {
-	VERIFY_STMT st = NULL;
+	SCOPED_FINALIZE st = NULL;
 	int ret = verify_prepare(vf, INTEGRITY_ROW, &st);
 
 	while (!ret && (ret = verify_row(vf, st)) > 0) {
@@ -177,7 +172,7 @@ static int run(struct verify *vf)
 	const unsigned nscans = vf->v->tree ? 6 : 5;
 	int ret = 0;
 
-	vf->steps = nscans - 1 + (unsigned)QUESTIONS;
+	vf->steps = nscans + (unsigned)QUESTIONS;
 	for (unsigned i = 0; i < nscans && !ret; i++, vf->step++) {
 		vf->listed = 0;
 		ret = scans[i](vf);

@@ -16,9 +16,7 @@ struct verify {
 /* Reports a finding; beyond a number a step, only that there are more. */
 void verify_finding(struct verify *vf, const char *fmt, ...) PRINTF(2, 3);
 
-/* Prepares a statement of this run, finalized at the end of the block by VERIFY_STMT. A failure is reported. */
-#define VERIFY_STMT __attribute__((cleanup(verify_finalize))) sqlite3_stmt *
-void verify_finalize(sqlite3_stmt **st);
+/* Prepares a statement of this run, a SCOPED_FINALIZE. A failure is reported. */
 int verify_prepare(struct verify *vf, const char *sql, sqlite3_stmt **st) MUST_CHECK;
 /* 1 and a row, 0 at the end or where what follows cannot be read (reported), -EINTR or -ENOMEM. */
 int verify_row(struct verify *vf, sqlite3_stmt *st) MUST_CHECK;

@@ -79,7 +79,7 @@ struct counting {
 
 static int batch_fill(struct verify *vf, const struct counting *c, struct batch *b)
 {
-	VERIFY_STMT st = NULL;
+	SCOPED_FINALIZE st = NULL;
 	int ret = verify_prepare(vf, c->sql, &st);
 
 	b->n = 0;
@@ -138,7 +138,7 @@ static void extent_overlap(struct verify *vf, uint64_t ino, uint64_t off, uint64
 
 static int extent_count(struct verify *vf, struct batch *b, bool first)
 {
-	VERIFY_STMT st = NULL;
+	SCOPED_FINALIZE st = NULL;
 	uint64_t ino = 0, before = 0;
 	int ret = verify_prepare(vf, "SELECT ino, off, len, chunk, chunk_off FROM extent ORDER BY ino, off", &st);
 
@@ -203,7 +203,7 @@ static void segment_fill(struct verify *vf, sqlite3_stmt *st, struct item *item)
 
 static int segment_count(struct verify *vf, struct batch *b, bool first)
 {
-	VERIFY_STMT st = NULL;
+	SCOPED_FINALIZE st = NULL;
 	int ret = verify_prepare(
 	    vf,
 	    "SELECT segment, (stored_len * min(mapped, plain_len) + plain_len - 1) / plain_len FROM chunk "
@@ -293,7 +293,7 @@ static void name_parent(struct verify *vf, struct batch *b, uint64_t parent, uin
 
 static int name_count(struct verify *vf, struct batch *b, bool first)
 {
-	VERIFY_STMT st = NULL;
+	SCOPED_FINALIZE st = NULL;
 	int ret = verify_prepare(vf, "SELECT parent, ino, type FROM dirent ORDER BY parent, name", &st);
 
 	while (!ret && (ret = verify_row(vf, st)) > 0) {
@@ -365,7 +365,7 @@ int verify_directories(struct verify *vf)
 	static const char sql[] =
 	    "SELECT ino, parent FROM inode WHERE (mode & 61440) = 16384 AND nlink > 0 ORDER BY ino";
 	struct batch b = {.last = UINT64_MAX};
-	VERIFY_STMT st = NULL;
+	SCOPED_FINALIZE st = NULL;
 	int ret = verify_prepare(vf, sql, &st);
 
 	while (!ret && (ret = verify_row(vf, st)) > 0) {
