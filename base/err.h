@@ -5,6 +5,9 @@
 #ifndef APFS_BASE_ERR_H
 #define APFS_BASE_ERR_H
 
+#include <errno.h>
+#include <stdbool.h>
+
 #define MUST_CHECK   __attribute__((warn_unused_result))
 #define PRINTF(f, a) __attribute__((format(printf, f, a)))
 
@@ -35,6 +38,12 @@ struct err {
 #define err_set(e, code, domain, ...) err_set_at((e), (code), (domain), __FILE__, __LINE__, __VA_ARGS__)
 int err_set_at(struct err *e, int code, enum err_domain domain, const char *file, int line, const char *fmt, ...)
     PRINTF(6, 7);
+
+/* Whether an error means that there is no room, on the disk or in a quota. */
+static inline bool err_is_no_space(int code)
+{
+	return code == -ENOSPC || code == -EDQUOT;
+}
 
 /* Forgets what *e holds. */
 void err_reset(struct err *e);

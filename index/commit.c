@@ -121,7 +121,7 @@ int transaction_commit(struct index *ix, struct err *e)
 	if (ret)
 		return err_set(e, index_fail(ix, ret), ERR_INDEX, "vacuum: %s", err_text(NULL, ret));
 	ret = wal_reserve(ix, pages + moved);
-	if (ret == -ENOSPC || ret == -EDQUOT)
+	if (err_is_no_space(ret))
 		return err_set(e, ret, ERR_SPACE, "no space for the index's write-ahead log");
 	if (ret)
 		return err_set(e, index_fail(ix, ret), ERR_IO, "index.db-wal: %s", err_text(NULL, ret));
@@ -154,7 +154,7 @@ int checkpoint(struct index *ix)
 
 bool checkpoint_lacks_space(const struct index *ix, int ret)
 {
-	return (ret == -ENOSPC || ret == -EDQUOT) && !vfs_stopped(ix->vfs);
+	return err_is_no_space(ret) && !vfs_stopped(ix->vfs);
 }
 
 /* A checkpoint without room for the database's growth leaves all in the WAL, which grows in its stead. */

@@ -2,7 +2,6 @@
 #include "index/db.h"
 
 #include <errno.h>
-#include <string.h>
 
 int index_chunk_owners(struct index *ix, uint64_t id, int (*fn)(void *arg, const struct index_owner *o), void *arg)
 {

@@ -19,7 +19,7 @@ struct file {
 int vfs_fail(struct vfs *v, int error, int rc)
 {
 	v->error = error;
-	return error == -ENOSPC || error == -EDQUOT ? SQLITE_FULL : rc;
+	return err_is_no_space(error) ? SQLITE_FULL : rc;
 }
 
 int vfs_error(const struct vfs *v)

@@ -137,7 +137,7 @@ int vfs_sync(struct vfs *v)
 		/* Without room for it (STORE may be copy on write) the restart syncs its header instead. */
 		ret = io_pwrite(v->wal.f, zero, sizeof(zero), 0);
 		if (ret)
-			return ret == -ENOSPC || ret == -EDQUOT ? sync_wal(v) : ret;
+			return err_is_no_space(ret) ? sync_wal(v) : ret;
 		ret = sync_file(v, v->wal.f);
 		if (ret)
 			return ret;
@@ -219,7 +219,7 @@ int vfs_wal_reserve(struct vfs *v, uint64_t bytes)
 	if (need > atomic_load(&v->wal.size)) {
 		int ret = wal_grow(v, (need + WAL_STEP - 1) / WAL_STEP * WAL_STEP);
 		/* The last space there is, some of it perhaps given up for this: not a byte more, and by writing it. */
-		if (ret == -ENOSPC || ret == -EDQUOT)
+		if (err_is_no_space(ret))
 			ret = wal_fill(v, atomic_load(&v->wal.size), need);
 		if (ret)
 			return ret;
@@ -262,7 +262,7 @@ int vfs_wal_prepare(struct vfs *v, bool recovered)
 		atomic_store(&v->wal.size, WAL_STEP);
 	}
 	ret = vfs_wal_reserve(v, WAL_SMALL);
-	if (ret && ret != -ENOSPC && ret != -EDQUOT) /* the commits will see */
+	if (ret && !err_is_no_space(ret)) /* the commits will see */
 		return ret;
 	return io_sync_dir(v->io, "");
 }

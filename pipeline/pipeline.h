@@ -144,6 +144,8 @@ int pipeline_segment_delete(struct pipeline *p, uint64_t id, struct err *e) MUST
 
 /* The file of a segment, as "segments/xx/<32 hex digits>". */
 void pipeline_segment_path(const uint8_t name[PIPELINE_SEGMENT_NAME], char *buf, size_t len);
+/* The name of a segment from that of its file; false where that is none. */
+bool pipeline_segment_name_parse(const char *file, uint8_t name[PIPELINE_SEGMENT_NAME]);
 
 /* --- scanning, for recovery and check ---------------------------------------------------------------------------- */
 

@@ -24,6 +24,21 @@ void pipeline_segment_path(const uint8_t name[PIPELINE_SEGMENT_NAME], char *buf,
 	(void)snprintf(buf, len, "segments/%.2s/%s", hex, hex);
 }
 
+bool pipeline_segment_name_parse(const char *file, uint8_t name[PIPELINE_SEGMENT_NAME])
+{
+	const size_t len = 2 * (size_t)PIPELINE_SEGMENT_NAME;
+
+	if (strspn(file, "0123456789abcdef") != len || file[len])
+		return false;
+	for (size_t i = 0; i < PIPELINE_SEGMENT_NAME; i++) {
+		unsigned byte = 0;
+
+		(void)sscanf(file + 2 * i, "%2x", &byte);
+		name[i] = (uint8_t)byte;
+	}
+	return true;
+}
+
 void segment_store_init(struct segment_store *s, const struct segment_store_options *o)
 {
 	memset(s, 0, sizeof(*s));

@@ -8,7 +8,7 @@
 
 static enum err_domain domain_of(int ret)
 {
-	return ret == -ENOSPC || ret == -EDQUOT ? ERR_SPACE : ERR_IO;
+	return err_is_no_space(ret) ? ERR_SPACE : ERR_IO;
 }
 
 /* Nothing is written after a failed sync: what is durable is unknown from then on. */

@@ -106,19 +106,6 @@ struct listing {
 	unsigned quarantined;
 };
 
-static bool name_parse(const char *text, uint8_t name[PIPELINE_SEGMENT_NAME])
-{
-	if (strlen(text) != 2 * (size_t)PIPELINE_SEGMENT_NAME || strspn(text, "0123456789abcdef") != strlen(text))
-		return false;
-	for (size_t i = 0; i < PIPELINE_SEGMENT_NAME; i++) {
-		unsigned byte = 0;
-
-		(void)sscanf(text + 2 * i, "%2x", &byte);
-		name[i] = (uint8_t)byte;
-	}
-	return true;
-}
-
 static int list_segment(void *arg, const char *text)
 {
 	struct listing *l = arg;
@@ -127,7 +114,7 @@ static int list_segment(void *arg, const char *text)
 	struct io_stat st;
 	char path[128];
 
-	if (name_parse(text, name))
+	if (pipeline_segment_name_parse(text, name))
 		HASH_FIND(by_name, l->ck->names, name, sizeof(name), s);
 	(void)snprintf(path, sizeof(path), "%s/%.64s", l->dir, text);
 	if (!s && !io_stat(l->ck->io, path, &st)) {

@@ -119,20 +119,6 @@ static int recover_segments(struct core *c, struct known **known)
 	return ret;
 }
 
-static bool name_parse(const char *text, uint8_t name[PIPELINE_SEGMENT_NAME])
-{
-	if (strlen(text) != 2 * (size_t)PIPELINE_SEGMENT_NAME)
-		return false;
-	for (size_t i = 0; i < PIPELINE_SEGMENT_NAME; i++) {
-		unsigned byte;
-
-		if (sscanf(text + 2 * i, "%2x", &byte) != 1)
-			return false;
-		name[i] = (uint8_t)byte;
-	}
-	return true;
-}
-
 /* A segment that the index does not know holds only data that no commit ever named: a crash came before it. It is kept
  * aside for a while rather than deleted, in case the index is an older copy that somebody restored. */
 static int scan_file(void *arg, const char *text)
@@ -144,7 +130,7 @@ static int scan_file(void *arg, const char *text)
 	struct io_stat st;
 	int ret;
 
-	if (name_parse(text, name))
+	if (pipeline_segment_name_parse(text, name))
 		HASH_FIND(hh, s->known, name, sizeof(name), k);
 	if (k)
 		return 0;

@@ -46,11 +46,6 @@ static struct io_file *under_of(const struct io_file *f)
 	return ((const struct file *)f)->under;
 }
 
-static bool is_full(int ret)
-{
-	return ret == -ENOSPC || ret == -EDQUOT;
-}
-
 /* Under the lock. */
 static int resize(struct reserve *r, uint64_t size)
 {
@@ -90,13 +85,13 @@ static bool spend(struct reserve *r, bool index)
 	return true;
 }
 
-#define WITH_RESERVE(r, index, call)                      \
-	({                                                \
-		int ret_;                                 \
-		do                                        \
-			ret_ = (call);                    \
-		while (is_full(ret_) && spend(r, index)); \
-		ret_;                                     \
+#define WITH_RESERVE(r, index, call)                              \
+	({                                                        \
+		int ret_;                                         \
+		do                                                \
+			ret_ = (call);                            \
+		while (err_is_no_space(ret_) && spend(r, index)); \
+		ret_;                                             \
 	})
 
 /* --- the vtable --------------------------------------------------------------------------------------------------- */

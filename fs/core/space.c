@@ -52,7 +52,7 @@ void space_init(struct core *c)
 
 bool space_lacks(int ret)
 {
-	return ret == -ENOSPC || ret == -EDQUOT;
+	return err_is_no_space(ret);
 }
 
 /* --- what is needed, what is there -------------------------------------------------------------------------------- */

@@ -11,6 +11,28 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A segment has one file name. */
+static void test_names(void **state)
+{
+	uint8_t name[PIPELINE_SEGMENT_NAME] = {0x00, 0x1f, 0xa0, 0xff}, parsed[PIPELINE_SEGMENT_NAME];
+	char path[SEGMENT_PATH], file[SEGMENT_PATH];
+
+	(void)state;
+	pipeline_segment_path(name, path, sizeof(path));
+	(void)snprintf(file, sizeof(file), "%s", strrchr(path, '/') + 1);
+	assert_true(pipeline_segment_name_parse(file, parsed));
+	assert_memory_equal(parsed, name, sizeof(name));
+	file[2] = ' ';
+	assert_false(pipeline_segment_name_parse(file, parsed));
+	file[2] = '+';
+	assert_false(pipeline_segment_name_parse(file, parsed));
+	file[2] = 'A';
+	assert_false(pipeline_segment_name_parse(file, parsed));
+	file[2] = 0;
+	assert_false(pipeline_segment_name_parse(file, parsed));
+	assert_false(pipeline_segment_name_parse("", parsed));
+}
+
 /* --- scanning ----------------------------------------------------------------------------------------------------- */
 
 static void test_scan(void **state)
@@ -560,6 +582,7 @@ static void test_many_segments(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_names),
 	    cmocka_unit_test(test_scan),
 	    cmocka_unit_test(test_failing_append),
 	    cmocka_unit_test(test_trim_by_failed),
