@@ -29,8 +29,8 @@ const char *codec_name(enum codec_id codec)
 {
 	const struct codec_ops *ops = ops_get(codec);
 
-	if (codec == CODEC_STORED)
-		return "off";
+	if (codec == CODEC_STORED || codec == CODEC_AUTO)
+		return codec == CODEC_AUTO ? "auto" : "off";
 	return ops ? ops->name : NULL;
 }
 
@@ -54,7 +54,8 @@ int codec_choice_parse(const char *text, struct codec_choice *out)
 	size_t len = strcspn(text, ":");
 	struct codec_choice choice = {CODEC_STORED, 0};
 
-	if (!strcmp(text, "off")) {
+	if (!strcmp(text, "off") || !strcmp(text, "auto")) {
+		choice.codec = *text == 'a' ? CODEC_AUTO : CODEC_STORED;
 		*out = choice;
 		return 0;
 	}
@@ -144,17 +145,15 @@ int codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *in,
 	return ops->decompress(ctx->state[codec], in, len, out, plain_len);
 }
 
-/* Bytes looked at: strips spread evenly, so that a compressible part of some size is met. */
 #define STRIPS      ((size_t)32)
 #define STRIP       ((size_t)64)
 #define SAMPLE      (STRIPS * STRIP)
-#define SAMPLE_MIN  512u
 #define PROBE       8u   /* bytes compared where repeats are sought */
 #define PROBE_SLOTS 512u /* 2^9 */
 
-/* Fills the histogram of a sample and returns the number of bytes in it. */
-static size_t sample_count(const uint8_t *in, size_t len, uint32_t count[256])
+size_t codec_sample(const void *data, size_t len, uint32_t count[256])
 {
+	const uint8_t *in = data;
 	size_t step = (len - STRIP) / (STRIPS - 1);
 
 	if (len <= SAMPLE) {
@@ -194,9 +193,9 @@ bool codec_looks_incompressible(const void *in, size_t len)
 	uint64_t n, squares = 0, uniform;
 	unsigned most = 0;
 
-	if (len < SAMPLE_MIN)
+	if (len < CODEC_SAMPLE_MIN)
 		return false;
-	n = sample_count(in, len, count);
+	n = codec_sample(in, len, count);
 	for (unsigned i = 0; i < 256; i++) {
 		squares += (uint64_t)count[i] * count[i];
 		if (count[i] > count[most])

@@ -8,9 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum codec_id { CODEC_STORED = 0, CODEC_LZ4 = 1, CODEC_ZSTD = 2, CODEC_BROTLI = 3, CODEC_COUNT = 4 };
+enum codec_id { CODEC_STORED = 0, CODEC_LZ4 = 1, CODEC_ZSTD = 2, CODEC_BROTLI = 3, CODEC_COUNT = 4, CODEC_AUTO = 255 };
 
-/* Codec and level as a user names them: "off", "lz4", "zstd", "zstd:3", "zstd:-1", "brotli:4". */
+/* Codec and level as a user names them: "auto" (the policy's, and no number of the format), "off", "lz4", "zstd",
+ * "zstd:3", "zstd:-1", "brotli:4". */
 struct codec_choice {
 	enum codec_id codec;
 	int level; /* in the codec's own terms; 0 means the codec's default here */
@@ -35,6 +36,12 @@ int codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void
 /* Decompresses in to exactly plain_len bytes of out, never writing more. -EBADMSG when in is not that. */
 int codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *in, size_t len, void *out,
                      size_t plain_len) MUST_CHECK;
+
+#define CODEC_SAMPLE_MIN 512u /* bytes: of fewer nothing can be said */
+
+/* Adds to a histogram the bytes of strips spread evenly over len bytes, so that a part of some size is met; all bytes
+ * of a few. Returns how many; len is at least CODEC_SAMPLE_MIN. */
+size_t codec_sample(const void *in, size_t len, uint32_t count[256]);
 
 /* A guess from a sample, in a few microseconds and without a context: true when no codec would gain more than a few
  * percent, so that the bytes are better stored. False for less than 512 bytes. LZ4, zstd up to level 4 and Brotli 1

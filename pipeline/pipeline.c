@@ -18,14 +18,11 @@ struct pipeline {
 	atomic_uint_fast64_t frames_read, bytes_read;
 };
 
-#define WORKERS_DEFAULT_MAX 8u /* beyond which the memory of their contexts is felt */
-
 static unsigned default_workers(void)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned n = policy_workers(cores < 1 ? 1 : (unsigned)cores);
 
-	return n < WORKERS_DEFAULT_MAX ? n : WORKERS_DEFAULT_MAX;
+	return policy_pool(cores < 1 ? 1 : (unsigned)cores);
 }
 
 int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct err *e)

@@ -72,6 +72,7 @@ struct pipeline_seal {
 	uint64_t sequence; /* recorded, rises with every seal of the volume */
 	struct codec_choice choice;
 	uint32_t frame_size; /* plaintext bytes a frame is filled to, PIPELINE_FRAME_MIN to PIPELINE_FRAME_MAX */
+	unsigned workers;    /* threads that may work on its frames at once; 0: all */
 	bool to_inline;      /* keep the record out of segments if its stored_len is at most PIPELINE_INLINE_MAX */
 	/* Called once, from a worker or, where the chunk has fewer than 10 frames or the request is impossible, from
 	 * within pipeline_seal_submit, with no lock of the pipeline held. ret is 0 and chunk the callee's, or -errno

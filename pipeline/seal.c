@@ -1,12 +1,12 @@
 #include "pipeline/seal.h"
 
 #include "base/lock.h"
+#include "pipeline/policy.h"
 #include "pipeline/seal_job.h"
 
 #include <errno.h>
 #include <stddef.h>
 
-#define INLINE_FRAMES  10u                /* a chunk of fewer is not worth handing over */
 #define ARENA_SIZE     ((size_t)40 << 20) /* two of the largest chunks */
 #define ADMITTED_EXTRA 2u /* jobs at the workers beyond one each, so that none runs dry while another finishes */
 #define QUEUE_MAX      ((uint64_t)32 << 20) /* plaintext beyond which submitters help with the frames */
@@ -123,6 +123,7 @@ static void job_frame_step(struct workers_job *work, unsigned i, struct worker_c
 	struct seal_job *job = job_of(work, work);
 
 	seal_job_frame(job, i, ctx);
+	workers_leave(job->sealer->workers, work);
 	if (atomic_fetch_sub(&job->left, 1) == 1)
 		job_finish(job, ctx);
 }
@@ -219,9 +220,10 @@ void sealer_submit(struct sealer *s, struct pipeline_seal *rq)
 		report(rq, ret, NULL, &e);
 		return;
 	}
-	bool few = job->chunk->nframes < INLINE_FRAMES;
+	bool few = policy_inline(job->chunk->nframes);
 	job->work.step = few ? job_whole_step : job_frame_step;
 	job->work.steps = few ? 1 : job->chunk->nframes;
+	job->work.width = rq->workers < workers_count(s->workers) ? rq->workers : 0;
 	job->finish.step = job_finish_step;
 	job->finish.steps = 1;
 	(void)pthread_mutex_lock(&s->lock);

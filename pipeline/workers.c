@@ -89,13 +89,17 @@ void worker_ctx_free(struct worker_ctx *ctx)
 	free(ctx);
 }
 
-/* Takes the next step of the first job. Lock held. */
+/* Takes the next step of the first job that may have another thread. Lock held. */
 static struct workers_job *job_claim(struct workers *w, unsigned *step)
 {
-	struct workers_job *job = TAILQ_FIRST(&w->jobs);
+	struct workers_job *job;
 
+	TAILQ_FOREACH (job, &w->jobs, link)
+		if (!job->width || job->running < job->width)
+			break;
 	if (!job)
 		return NULL;
+	job->running++;
 	*step = job->next++;
 	if (job->next == job->steps)
 		TAILQ_REMOVE(&w->jobs, job, link);
@@ -239,6 +243,7 @@ void workers_submit(struct workers *w, struct workers_job *job, bool urgent)
 	unsigned steps = job->steps;
 
 	job->next = 0;
+	job->running = 0;
 	if (urgent)
 		TAILQ_INSERT_HEAD(&w->jobs, job, link);
 	else
@@ -246,6 +251,16 @@ void workers_submit(struct workers *w, struct workers_job *job, bool urgent)
 	if (w->idle > 1 && steps > 1)
 		(void)pthread_cond_broadcast(&w->wake);
 	else if (w->idle)
+		(void)pthread_cond_signal(&w->wake);
+}
+
+void workers_leave(struct workers *w, struct workers_job *job)
+{
+	if (!job->width)
+		return;
+	SCOPED_LOCK(&w->lock);
+	job->running--;
+	if (w->idle && job->next < job->steps) /* who leaves may be no worker, and not come again */
 		(void)pthread_cond_signal(&w->wake);
 }
 

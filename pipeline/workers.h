@@ -41,12 +41,16 @@ struct workers_job {
 	 * after the last call has begun, so that whoever finishes last may free it. */
 	void (*step)(struct workers_job *job, unsigned i, struct worker_ctx *ctx);
 	unsigned steps;
-	unsigned next; /* the pool's */
+	unsigned width;         /* steps that may run at once; 0: all */
+	unsigned next, running; /* the pool's; running: where there is a width */
 	TAILQ_ENTRY(workers_job) link;
 };
 
 /* Queues a job, behind the others or, if urgent, before them. Never fails, never waits. */
 void workers_submit(struct workers *w, struct workers_job *job, bool urgent);
+/* A step of a job with more than one has done its work, and comes before the last word that lets others free the job.
+ */
+void workers_leave(struct workers *w, struct workers_job *job);
 /* Takes one step of the first job with the caller's context; false if there is none. */
 bool workers_help(struct workers *w, struct worker_ctx *ctx);
 

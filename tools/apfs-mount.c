@@ -158,6 +158,13 @@ static uint64_t data_memory(const struct settings *s, unsigned threads, unsigned
 	return memory > 2 * buffers ? memory - buffers : memory / 2;
 }
 
+static enum storage_class storage_class(const struct mounting *m)
+{
+	enum storage_class set = (enum storage_class)settings_number(&m->o->settings, SETTING_STORAGE);
+
+	return set == STORAGE_AUTO ? storage_detect(m->store.path, &storage_system) : set;
+}
+
 static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned spare)
 {
 	const struct settings *s = &m->o->settings;
@@ -170,6 +177,9 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	    .memory = data_memory(s, threads, spare),
 	    .commit_interval_ms = (uint32_t)settings_number(s, SETTING_COMMIT_INTERVAL),
 	    .compress = s->v[SETTING_COMPRESS].codec,
+	    .priority = (enum policy_priority)settings_number(s, SETTING_PRIORITY),
+	    .storage = storage_class(m),
+	    .chunk_size = settings_number(s, SETTING_CHUNK_SIZE),
 	    .workers = (unsigned)settings_number(s, SETTING_WORKERS),
 	    .read_only = m->o->read_only,
 	    .noatime = m->o->noatime,
@@ -187,7 +197,7 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 static int describe_config(struct mounting *m, unsigned threads)
 {
 	struct settings *s = &m->o->settings;
-	unsigned workers = policy_workers((unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+	unsigned workers = policy_pool((unsigned)sysconf(_SC_NPROCESSORS_ONLN));
 	char text[32];
 	size_t len;
 
@@ -196,6 +206,8 @@ static int describe_config(struct mounting *m, unsigned threads)
 	(void)snprintf(text, sizeof(text), "%u", workers);
 	if (!ret)
 		ret = settings_effective(s, SETTING_WORKERS, text);
+	if (!ret)
+		ret = settings_effective(s, SETTING_STORAGE, storage_class_name(storage_class(m)));
 	if (!ret)
 		ret = settings_effective(s, SETTING_LOG, log_where(m));
 	FILE *f = ret ? NULL : open_memstream(&m->config, &len);

@@ -15,8 +15,15 @@ const struct setting_def setting_defs[SETTING_COUNT] = {
          "Memory for file data: in requests, not yet written, cached, and being compressed; 32M at least"},
     [SETTING_COMMIT_INTERVAL] = {"commit-interval", "TIME", SETTING_K_DURATION, SETTING_G_MOUNT, 10, HOUR, NULL, "5s",
                                  "Make what was written durable at least this often, 10ms to 1h"},
-    [SETTING_COMPRESS] = {"compress", "CODEC", SETTING_K_CODEC, SETTING_G_MOUNT, 0, 0, NULL, "zstd",
-                          "off, lz4, zstd or brotli, and :LEVEL for a fixed one"},
+    [SETTING_COMPRESS] = {"compress", "CODEC", SETTING_K_CODEC, SETTING_G_MOUNT, 0, 0, NULL, "auto",
+                          "auto (by priority), off, lz4, zstd or brotli, and :LEVEL for a fixed one"},
+    [SETTING_PRIORITY] = {"priority", "WHAT", SETTING_K_WORD, SETTING_G_MOUNT, 0, 0, "balanced speed ratio", "balanced",
+                          "What compression aims at: speed (lz4), balanced (zstd) or ratio (brotli)"},
+    [SETTING_STORAGE] = {"storage", "CLASS", SETTING_K_WORD, SETTING_G_MOUNT, 0, 0, "auto hdd ssd nvme",
+                         "(by the device)", "What STORE lies on: auto, hdd, ssd or nvme"},
+    [SETTING_CHUNK_SIZE] = {"chunk-size", "SIZE", SETTING_K_SIZE, SETTING_G_MOUNT, 1, POLICY_CHUNK_SET_MAX, NULL,
+                            "(by file size)",
+                            "Data that is compressed, encrypted and written at once, 1 to 512M; never more than 16M"},
     [SETTING_NO_COMPACT] = {"no-compact", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
                             "Leave the space of overwritten data until apfs compact, or until STORE is full"},
     [SETTING_THREADS] = {"threads", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 2, 32, NULL, "(by the machine)",
@@ -136,8 +143,8 @@ static int parse_value(const struct setting_def *d, const char *text, struct set
 	case SETTING_K_CODEC:
 		return codec_choice_parse(text, &v->codec)
 		           ? err_set(e, -EINVAL, ERR_USAGE,
-		                     "%s: '%s' is none of off, lz4, zstd, brotli, or has an impossible level", d->name,
-		                     text)
+		                     "%s: '%s' is none of auto, off, lz4, zstd, brotli, or has an impossible level",
+		                     d->name, text)
 		           : 0;
 	default:
 		return *text ? 0 : err_set(e, -EINVAL, ERR_USAGE, "%s needs a value", d->name);

@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "pipeline/cipher.h"
 #include "pipeline/codec.h"
+#include "pipeline/policy.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,6 +21,9 @@ enum setting_id {
 	SETTING_MEMORY,
 	SETTING_COMMIT_INTERVAL,
 	SETTING_COMPRESS,
+	SETTING_PRIORITY,
+	SETTING_STORAGE,
+	SETTING_CHUNK_SIZE,
 	SETTING_NO_COMPACT,
 	SETTING_THREADS,
 	SETTING_WORKERS,

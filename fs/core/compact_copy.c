@@ -134,8 +134,7 @@ static int copy_arrange(struct copy *cp)
 	for (size_t i = 0; i < n;) {
 		struct copy_chunk *k = &cp->chunk[cp->chunks];
 		const struct copy_part *first = cp->order[i];
-		uint32_t limit =
-		    seal_chunk_size(cp->core, policy_chunk_limit(first->kind, first->size, cp->core->opt.memory));
+		uint32_t limit = policy_chunk_limit(&cp->core->policy, 0, first->kind, first->size);
 
 		*k = (struct copy_chunk){
 		    .id = atomic_fetch_add(&cp->core->next_chunk, 1), .first = &cp->order[i], .kind = first->kind};
@@ -184,7 +183,7 @@ static int chunk_submit(struct copy *cp, const struct copy_chunk *k)
 	}
 	b->rq = (struct pipeline_seal){
 	    .item = b->item, .nitems = k->parts, .chunk_id = k->id, .done = batch_done, .arg = b};
-	seal_start(cp->core, &b->rq, k->kind, &cp->sealing);
+	seal_start(cp->core, &b->rq, &(struct seal_data){.kind = k->kind}, &cp->sealing);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "pipeline/codec.h"
 #include "pipeline/keys.h"
+#include "pipeline/policy.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,12 +28,14 @@ struct core_options {
 	struct io *io; /* locked by the caller; borrowed, outlives the volume */
 	const void *pass;
 	size_t pass_len;
-	enum secret_type pass_type;  /* 0: a passphrase */
-	uint64_t memory;             /* bytes for file data: dirty, cached, in flight; 0: 256 MiB */
-	uint32_t commit_interval_ms; /* 0: 5,000 */
-	struct codec_choice compress;
-	unsigned workers;      /* 0: by the machine */
-	uint32_t chunk_size;   /* plaintext bytes of a chunk; 0: by policy */
+	enum secret_type pass_type;   /* 0: a passphrase */
+	uint64_t memory;              /* bytes for file data: dirty, cached, in flight; 0: 256 MiB */
+	uint32_t commit_interval_ms;  /* 0: 5,000 */
+	struct codec_choice compress; /* CODEC_AUTO: the priority's */
+	enum policy_priority priority;
+	enum storage_class storage; /* of STORE's device; STORAGE_AUTO: as SSD */
+	uint64_t chunk_size;        /* plaintext bytes of a chunk, 1 to POLICY_CHUNK_SET_MAX; 0: by policy */
+	unsigned workers;      /* threads that compress and encrypt; 0: by the machine, and for each file by policy */
 	uint64_t segment_size; /* bytes of a segment file; 0: 64 MiB, less on a small disk */
 	bool read_only, noatime;
 	bool no_compact;           /* no thread that compacts */

@@ -11,7 +11,6 @@
 #define LOAD_EXTENTS   128u
 #define BAD_READ_QUIET ((uint64_t)60 * 1000000000) /* ns */
 #define READ_RETRIES   8                           /* reads that met an extent which moved meanwhile */
-#define STREAM_MIN     ((uint32_t)256 << 10)       /* bytes: the smallest chunk made before a cut */
 #define STREAM_STEPS   4096u /* pieces looked at for one chunk: a random writer has many and fills none */
 #define PREFETCH_JOB   ((uint32_t)256 << 10)
 #define RELATIME       ((int64_t)24 * 3600) /* seconds: a read makes an access time older than this new */
@@ -209,6 +208,14 @@ int data_kill_priv(struct core *c, struct node *n, bool suidgid)
 	return 0;
 }
 
+/* Bytes of the chunks that are made of n before a cut: whole buffers. Under n->lock. */
+static uint32_t stream_chunk(const struct core *c, const struct node *n)
+{
+	uint32_t chunk = policy_stream_chunk(&c->policy, 0, n->attr.size);
+
+	return chunk < POOL_BLOCK ? POOL_BLOCK : chunk;
+}
+
 int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags)
 {
 	struct core *c = f->core;
@@ -244,7 +251,7 @@ int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t o
 				n->attr.ctime = n->attr.mtime;
 			}
 			node_touch(c, n);
-			stream = n->unsealed >= STREAM_MIN;
+			stream = n->unsealed >= stream_chunk(c, n);
 		}
 		if (stream)
 			seal_stream(c, n);
@@ -273,9 +280,8 @@ void seal_stream(struct core *c, struct node *n)
 	do {
 		(void)pthread_mutex_lock(&n->lock);
 		struct piece *p = map_find(&n->map, n->full_from), *first = p;
-		uint32_t want = seal_chunk_size(c, policy_chunk_size(n->attr.size, c->opt.memory)), have = 0;
+		uint32_t want = stream_chunk(c, n), have = 0;
 
-		want = want < STREAM_MIN ? STREAM_MIN : want;
 		count = 0;
 		for (unsigned steps = 0; p && have < want && steps < STREAM_STEPS; p = map_next(p), steps++)
 			if (p->kind == PIECE_BUFFER && !p->sealing && p->len == POOL_BLOCK)

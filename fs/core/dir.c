@@ -226,6 +226,7 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 	}
 	{
 		SCOPED_LOCK(&n->lock);
+		n->dense_name = policy_name_is_dense(name);
 		node_touch(c, n);
 		node_attr(n, out);
 	}

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SAMPLES 8u /* items of a chunk that are looked at */
+
 struct batch {
 	struct pipeline_seal rq;
 	struct core *core;
@@ -51,11 +53,31 @@ void seal_settle(struct seal_item *item)
 	item->buffer = NULL;
 }
 
-void seal_start(struct core *c, struct pipeline_seal *rq, enum policy_kind kind, struct seal_group *g)
+/* What is true of all the samples: files in one chunk differ. The usual is met soon. */
+static enum policy_sample sample(const struct pipeline_seal *rq, bool dense_name)
 {
+	size_t step = (rq->nitems + SAMPLES - 1) / SAMPLES;
+	enum policy_sample first = POLICY_SAMPLE_USUAL;
+
+	for (size_t i = 0; i < rq->nitems; i += step) {
+		enum policy_sample s = policy_sample(rq->item[i].data, rq->item[i].len, dense_name);
+
+		if (s == POLICY_SAMPLE_USUAL || (i && s != first))
+			return POLICY_SAMPLE_USUAL;
+		first = s;
+	}
+	return first;
+}
+
+void seal_start(struct core *c, struct pipeline_seal *rq, const struct seal_data *data, struct seal_group *g)
+{
+	bool chosen = policy_level_is_free(c->opt.compress);
+
 	rq->sequence = atomic_fetch_add(&c->next_sequence, 1);
-	rq->choice = policy_codec(c->opt.compress, kind);
-	rq->frame_size = policy_frame_size(kind);
+	rq->choice = policy_codec(c->opt.compress, c->opt.priority, data->kind,
+	                          chosen ? sample(rq, data->dense_name) : POLICY_SAMPLE_USUAL, 0);
+	rq->frame_size = policy_frame_size(data->kind);
+	rq->workers = policy_workers(&c->policy, data->size, UINT32_MAX);
 	{
 		SCOPED_LOCK(&c->memory_lock);
 		c->batches++;
@@ -144,7 +166,13 @@ int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_ki
 	    .done = batch_done,
 	    .arg = b,
 	};
-	seal_start(c, &b->rq, kind, g);
+	seal_start(c, &b->rq,
+	           &(struct seal_data){
+		       .kind = kind,
+		       .size = kind == POLICY_STREAM ? item->size : 0,
+		       .dense_name = item->node->dense_name,
+		   },
+	           g);
 	return 0;
 }
 

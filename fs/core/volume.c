@@ -21,11 +21,15 @@ static void options_default(struct core *c, const struct core_options *o)
 		c->opt.memory = MEMORY_DEFAULT;
 	if (c->opt.memory < MEMORY_MIN)
 		c->opt.memory = MEMORY_MIN;
-	if (c->opt.chunk_size > PIPELINE_CHUNK_MAX)
-		c->opt.chunk_size = PIPELINE_CHUNK_MAX;
 	if (!c->opt.commit_interval_ms)
 		c->opt.commit_interval_ms = COMMIT_MS;
 	c->clock = o->clock ? o->clock : &clock_system;
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	c->policy = (struct policy){.storage = o->storage,
+	                            .cores = cores < 1 ? 1 : (unsigned)cores,
+	                            .memory = c->opt.memory,
+	                            .chunk_size = o->chunk_size,
+	                            .workers = o->workers};
 }
 
 static void locks_init(struct core *c)
@@ -118,8 +122,6 @@ static int pipeline_init(struct core *c, struct err *e)
 	if (ret)
 		return ret;
 	atomic_store(&c->last_segment, last);
-	if (!o.workers)
-		o.workers = policy_workers((unsigned)sysconf(_SC_NPROCESSORS_ONLN));
 	memcpy(o.uuid, info->uuid, sizeof(o.uuid));
 	o.next_segment = last + 1;
 	c->growing_segment = o.next_segment;

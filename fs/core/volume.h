@@ -55,6 +55,7 @@ struct node {
 	unsigned inflight;    /* batches with items of this node */
 	uint32_t unsealed;    /* bytes in whole, unsealed buffers */
 	uint32_t streak;      /* successive reads that continued at read_next */
+	bool dense_name;      /* it was created with a name that makes dense data likely */
 	bool loaded;          /* attr is filled */
 	bool in_index;        /* the index has a row, and may have extents */
 	bool attr_dirty;      /* attr differs from the row */
@@ -100,6 +101,7 @@ struct space {
 
 struct core {
 	struct core_options opt;
+	struct policy policy;
 	const struct clock *clock;
 	struct io *io; /* over opt.io: with the reserve or, read-only, with what changes in memory */
 	struct superblock *sb;
@@ -287,12 +289,6 @@ bool frame_cache_evict(struct core *c);
 
 /* --- seal.c: buffers to chunks ------------------------------------------------------------------------------------ */
 
-/* The size of a chunk: what the options say, or the policy. */
-static inline uint32_t seal_chunk_size(const struct core *c, uint32_t by_policy)
-{
-	return c->opt.chunk_size ? c->opt.chunk_size : by_policy;
-}
-
 /* One buffer piece to seal, and where it went. */
 struct seal_item {
 	struct node *node;     /* holds a reference */
@@ -312,9 +308,15 @@ struct seal_group {
 	struct err err;
 };
 
+/* What a chunk is made of, for the policies. */
+struct seal_data {
+	enum policy_kind kind;
+	uint64_t size;   /* of the file; 0: of several, or it does not matter */
+	bool dense_name; /* see struct node */
+};
 /* Submits a request of which what to seal, as which chunk, and who is told are filled in. Whoever is told calls
  * seal_end last, with the chunk's result: the group may be gone after. g may be NULL. */
-void seal_start(struct core *c, struct pipeline_seal *rq, enum policy_kind kind, struct seal_group *g);
+void seal_start(struct core *c, struct pipeline_seal *rq, const struct seal_data *data, struct seal_group *g);
 void seal_end(struct core *c, struct seal_group *g, int ret, const struct err *e);
 /* Seals items [0, n), which stay the caller's if it has a group (and are then filled in), and are copied if it has
  * none. The items' pieces must be marked sealing already, and inflight counted. */

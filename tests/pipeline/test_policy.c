@@ -1,5 +1,6 @@
 #include "pipeline/policy.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -75,16 +76,16 @@ static void test_kind(void **state)
 	static const struct {
 		uint64_t size, len;
 		enum policy_kind kind;
-		uint32_t limit, frame;
+		uint32_t frame;
 	} table[] = {
-	    {0, 0, POLICY_PACKED, MIB, 64 * KIB},
-	    {256 * KIB - 1, 4 * KIB, POLICY_PACKED, MIB, 64 * KIB},
-	    {256 * KIB, 16 * KIB, POLICY_RANDOM, MIB, 16 * KIB},
-	    {256 * KIB, 16 * KIB + 1, POLICY_PACKED, MIB, 64 * KIB},
-	    {MIB, 64 * KIB, POLICY_STREAM, MIB, 64 * KIB},
-	    {20 * GB, 64 * KIB, POLICY_STREAM, 16 * MIB, 64 * KIB},
-	    {20 * GB, 4 * KIB, POLICY_RANDOM, MIB, 16 * KIB}, /* its frame table stays small */
-	    {20 * GB, UINT64_MAX, POLICY_STREAM, 16 * MIB, 64 * KIB},
+	    {0, 0, POLICY_PACKED, 64 * KIB},
+	    {256 * KIB - 1, 4 * KIB, POLICY_PACKED, 64 * KIB},
+	    {256 * KIB, 16 * KIB, POLICY_RANDOM, 16 * KIB},
+	    {256 * KIB, 16 * KIB + 1, POLICY_PACKED, 64 * KIB},
+	    {MIB, 64 * KIB, POLICY_STREAM, 64 * KIB},
+	    {20 * GB, 64 * KIB, POLICY_STREAM, 64 * KIB},
+	    {20 * GB, 4 * KIB, POLICY_RANDOM, 16 * KIB},
+	    {20 * GB, UINT64_MAX, POLICY_STREAM, 64 * KIB},
 	};
 
 	(void)state;
@@ -92,8 +93,51 @@ static void test_kind(void **state)
 		enum policy_kind kind = policy_kind(table[i].size, table[i].len);
 
 		assert_int_equal(kind, table[i].kind);
-		assert_int_equal(policy_chunk_limit(kind, table[i].size, 256 * MIB), table[i].limit);
 		assert_int_equal(policy_frame_size(kind), table[i].frame);
+	}
+}
+
+/* By storage, memory, setting, and what is short. */
+static void test_chunk_limits(void **state)
+{
+	static const struct {
+		struct policy p;
+		unsigned shrink;
+		enum policy_kind kind;
+		uint64_t size;
+		uint32_t stream, cut;
+	} table[] = {
+	    {{STORAGE_AUTO, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, 256 * KIB, MIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, 256 * KIB, MIB},
+	    {{STORAGE_HDD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, MIB, MIB},
+	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, 64 * KIB, MIB},
+	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, 5 * MB, 128 * KIB, MIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, 500 * MB, 2 * MIB, 2 * MIB},
+	    {{STORAGE_HDD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, 500 * MB, 2 * MIB, 2 * MIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, 20 * GB, 16 * MIB, 16 * MIB},
+	    {{STORAGE_SSD, 2, 64 * MIB, 0, 0}, 0, POLICY_STREAM, 20 * GB, 4 * MIB, 4 * MIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_PACKED, 1000, 256 * KIB, MIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_RANDOM, 20 * GB, 16 * MIB, 256 * KIB},
+	    {{STORAGE_HDD, 2, 256 * MIB, 0, 0}, 0, POLICY_RANDOM, 20 * GB, 16 * MIB, 256 * KIB},
+	    /* while memory is short */
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 1, POLICY_STREAM, 20 * GB, 8 * MIB, 8 * MIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, 20 * GB, MIB, MIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, MB, 16 * KIB, 64 * KIB},
+	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, MB, 4 * KIB, 64 * KIB},
+	    /* a setting holds, within what a chunk can be and memory allows */
+	    {{STORAGE_SSD, 2, 256 * MIB, 1, 0}, 0, POLICY_STREAM, 20 * GB, 4 * KIB, 4 * KIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 64 * KIB, 0}, 4, POLICY_PACKED, 0, 64 * KIB, 64 * KIB},
+	    {{STORAGE_HDD, 2, 256 * MIB, 100000, 0}, 0, POLICY_STREAM, MB, 64 * KIB, 64 * KIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, MIB, 0}, 0, POLICY_RANDOM, 20 * GB, MIB, MIB},
+	    {{STORAGE_SSD, 2, 4 * GIB, 512 * MIB, 0}, 0, POLICY_STREAM, 0, 16 * MIB, 16 * MIB},
+	    {{STORAGE_SSD, 2, 64 * MIB, 512 * MIB, 0}, 0, POLICY_STREAM, 0, 4 * MIB, 4 * MIB},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		assert_int_equal(policy_stream_chunk(&table[i].p, table[i].shrink, table[i].size), table[i].stream);
+		assert_int_equal(policy_chunk_limit(&table[i].p, table[i].shrink, table[i].kind, table[i].size),
+		                 table[i].cut);
 	}
 }
 
@@ -101,38 +145,235 @@ static void test_codec(void **state)
 {
 	static const struct {
 		struct codec_choice in;
+		enum policy_priority priority;
 		enum policy_kind kind;
-		int level;
+		enum policy_sample sample;
+		int step;
+		struct codec_choice out;
 	} table[] = {
-	    {{CODEC_ZSTD, 0}, POLICY_STREAM, -1}, {{CODEC_ZSTD, 0}, POLICY_PACKED, 5},
-	    {{CODEC_ZSTD, 0}, POLICY_RANDOM, -1}, {{CODEC_ZSTD, 7}, POLICY_PACKED, 7},
-	    {{CODEC_LZ4, 0}, POLICY_PACKED, 0},   {{CODEC_STORED, 0}, POLICY_STREAM, 0},
+	    /* the priority chooses the codec */
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_STREAM, POLICY_SAMPLE_USUAL, 0, {CODEC_ZSTD, -1}},
+	    {{CODEC_AUTO, 0}, POLICY_SPEED, POLICY_STREAM, POLICY_SAMPLE_USUAL, 0, {CODEC_LZ4, 1}},
+	    {{CODEC_AUTO, 0}, POLICY_RATIO, POLICY_STREAM, POLICY_SAMPLE_USUAL, 0, {CODEC_BROTLI, 4}},
+	    /* what is named is kept */
+	    {{CODEC_STORED, 0}, POLICY_RATIO, POLICY_STREAM, POLICY_SAMPLE_USUAL, 2, {CODEC_STORED, 0}},
+	    {{CODEC_ZSTD, 7}, POLICY_SPEED, POLICY_PACKED, POLICY_SAMPLE_DENSE, -2, {CODEC_ZSTD, 7}},
+	    {{CODEC_LZ4, 0}, POLICY_RATIO, POLICY_PACKED, POLICY_SAMPLE_USUAL, 0, {CODEC_LZ4, 1}},
+	    {{CODEC_ZSTD, 0}, POLICY_SPEED, POLICY_STREAM, POLICY_SAMPLE_USUAL, 0, {CODEC_ZSTD, -1}},
+	    /* small files are packed with a higher level, what was written at random is not */
+	    {{CODEC_ZSTD, 0}, POLICY_BALANCED, POLICY_PACKED, POLICY_SAMPLE_USUAL, 0, {CODEC_ZSTD, 5}},
+	    {{CODEC_ZSTD, 0}, POLICY_BALANCED, POLICY_RANDOM, POLICY_SAMPLE_USUAL, 0, {CODEC_ZSTD, -1}},
+	    /* the controller's steps, within what the priority allows */
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_STREAM, POLICY_SAMPLE_USUAL, 1, {CODEC_ZSTD, 1}},
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_STREAM, POLICY_SAMPLE_USUAL, 2, {CODEC_ZSTD, 3}},
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_STREAM, POLICY_SAMPLE_USUAL, 9, {CODEC_ZSTD, 3}},
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_STREAM, POLICY_SAMPLE_USUAL, -9, {CODEC_ZSTD, -5}},
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_PACKED, POLICY_SAMPLE_USUAL, -1, {CODEC_ZSTD, 3}},
+	    {{CODEC_AUTO, 0}, POLICY_SPEED, POLICY_STREAM, POLICY_SAMPLE_USUAL, 2, {CODEC_LZ4, 3}},
+	    {{CODEC_AUTO, 0}, POLICY_SPEED, POLICY_STREAM, POLICY_SAMPLE_USUAL, -2, {CODEC_LZ4, -16}},
+	    {{CODEC_AUTO, 0}, POLICY_RATIO, POLICY_STREAM, POLICY_SAMPLE_USUAL, -2, {CODEC_BROTLI, 2}},
+	    {{CODEC_AUTO, 0}, POLICY_RATIO, POLICY_STREAM, POLICY_SAMPLE_USUAL, 2, {CODEC_BROTLI, 6}},
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_RANDOM, POLICY_SAMPLE_USUAL, 2, {CODEC_ZSTD, -1}},
+	    /* a level is no use where there is nothing to gain */
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_PACKED, POLICY_SAMPLE_DENSE, 2, {CODEC_ZSTD, -5}},
+	    {{CODEC_AUTO, 0}, POLICY_RATIO, POLICY_PACKED, POLICY_SAMPLE_DENSE, 2, {CODEC_BROTLI, 1}},
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_PACKED, POLICY_SAMPLE_PLAIN, 2, {CODEC_ZSTD, -1}},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-		struct codec_choice out = policy_codec(table[i].in, table[i].kind);
+		struct codec_choice out =
+		    policy_codec(table[i].in, table[i].priority, table[i].kind, table[i].sample, table[i].step);
 
-		assert_int_equal(out.codec, table[i].in.codec);
-		assert_int_equal(out.level, table[i].level);
+		assert_int_equal(out.codec, table[i].out.codec);
+		assert_int_equal(out.level, table[i].out.level);
 	}
+	assert_int_equal(policy_level_lowest((struct codec_choice){CODEC_AUTO, 0}, POLICY_BALANCED), -2);
+	assert_int_equal(policy_level_highest((struct codec_choice){CODEC_AUTO, 0}, POLICY_SPEED), 1);
+	assert_int_equal(policy_level_lowest((struct codec_choice){CODEC_ZSTD, 3}, POLICY_BALANCED), 0);
+	assert_int_equal(policy_level_highest((struct codec_choice){CODEC_STORED, 0}, POLICY_BALANCED), 0);
+}
+
+/* Every codec takes every level that the policy may choose. */
+static void test_levels_exist(void **state)
+{
+	static const enum codec_id codecs[] = {CODEC_AUTO, CODEC_LZ4, CODEC_ZSTD, CODEC_BROTLI};
+	static uint8_t in[4096], out[4096];
+	struct codec_ctx *ctx;
+
+	(void)state;
+	assert_int_equal(codec_ctx_new(&ctx), 0);
+	for (unsigned n = 0; n < 4 * 3 * 3 * 3 * 5; n++) {
+		struct codec_choice choice = {codecs[n % 4], 0};
+
+		choice = policy_codec(choice, n / 4 % 3, n / 12 % 3, n / 36 % 3, (int)(n / 108) - 2);
+		assert_true(codec_compress(ctx, choice, in, sizeof(in), out, sizeof(out)) > 0);
+	}
+	codec_ctx_free(ctx);
+}
+
+/* Deterministic bytes below `range`. */
+static void fill(uint8_t *buf, size_t len, unsigned range)
+{
+	uint64_t x = 88172645463325252u;
+
+	for (size_t i = 0; i < len; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		buf[i] = (uint8_t)((x >> 20) % range);
+	}
+}
+
+static void test_sample(void **state)
+{
+	static uint8_t buf[65536];
+
+	(void)state;
+	assert_int_equal(policy_sample(buf, sizeof(buf), false), POLICY_SAMPLE_PLAIN);
+	assert_int_equal(policy_sample(buf, 511, false), POLICY_SAMPLE_USUAL); /* too little to say */
+	fill(buf, sizeof(buf), 256);
+	assert_int_equal(policy_sample(buf, sizeof(buf), false), POLICY_SAMPLE_DENSE);
+	assert_int_equal(policy_sample(buf, 600, false), POLICY_SAMPLE_DENSE);
+	fill(buf, sizeof(buf), 200); /* 7.6 bits: dense only if the name says so, too */
+	assert_int_equal(policy_sample(buf, sizeof(buf), false), POLICY_SAMPLE_USUAL);
+	assert_int_equal(policy_sample(buf, sizeof(buf), true), POLICY_SAMPLE_DENSE);
+	fill(buf, sizeof(buf), 60); /* 5.9 bits: whatever the name says */
+	assert_int_equal(policy_sample(buf, sizeof(buf), true), POLICY_SAMPLE_USUAL);
+}
+
+static void test_names(void **state)
+{
+	static const char *const dense[] = {"a.zip", "film.MKV", "x.tar.zst", ".jpg", "a.b.c.PNG"};
+	static const char *const other[] = {"zip", "a.c", "", ".", "jpg", "a.zip.txt", "a.zi", "a.zipp"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(dense) / sizeof(dense[0]); i++)
+		assert_true(policy_name_is_dense(dense[i]));
+	for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++)
+		assert_false(policy_name_is_dense(other[i]));
+}
+
+static void test_priority(void **state)
+{
+	enum policy_priority p;
+
+	(void)state;
+	for (int i = 0; i < POLICY_PRIORITIES; i++) {
+		assert_int_equal(policy_priority_parse(policy_priority_name((enum policy_priority)i), &p), 0);
+		assert_int_equal(p, i);
+	}
+	assert_int_equal(policy_priority_parse("fast", &p), -EINVAL);
+	assert_string_equal(policy_priority_name(POLICY_PRIORITIES), "unknown");
+}
+
+static void test_tokens(void **state)
+{
+	static const unsigned cpu[][2] = {{0, 1}, {1, 1}, {2, 2}, {3, 2}, {4, 3}, {8, 7}, {256, 255}};
+	static const struct {
+		enum storage_class storage;
+		unsigned tokens;
+		uint32_t least, most;
+	} io[] = {
+	    {STORAGE_AUTO, 12, 256 * KIB, MIB},
+	    {STORAGE_HDD, 4, MIB, 4 * MIB},
+	    {STORAGE_SSD, 12, 256 * KIB, MIB},
+	    {STORAGE_NVME, 24, 64 * KIB, 256 * KIB},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cpu) / sizeof(cpu[0]); i++)
+		assert_int_equal(policy_cpu_tokens(cpu[i][0]), cpu[i][1]);
+	for (size_t i = 0; i < sizeof(io) / sizeof(io[0]); i++) {
+		assert_int_equal(policy_io_tokens(io[i].storage), io[i].tokens);
+		assert_int_equal(policy_request_min(io[i].storage), io[i].least);
+		assert_int_equal(policy_request_max(io[i].storage), io[i].most);
+	}
+}
+
+static void test_workers_size(void **state)
+{
+	static const struct {
+		uint64_t size;
+		unsigned workers;
+	} table[] = {
+	    {0, 4},        {1, 9},        {5 * MB, 9},   {6 * MB, 9},  {7 * MB, 8},     {12 * MB, 7},
+	    {22 * MB, 6},  {37 * MB, 6},  {38 * MB, 5},  {50 * MB, 5}, {125 * MB, 5},   {126 * MB, 4},
+	    {300 * MB, 4}, {795 * MB, 4}, {796 * MB, 3}, {2 * GB, 3},  {UINT64_MAX, 3},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		assert_int_equal(policy_workers_size(table[i].size), table[i].workers);
+}
+
+static void test_workers_cap(void **state)
+{
+	static const struct {
+		unsigned workers;
+		uint32_t frames;
+		unsigned tokens, cores, capped;
+	} table[] = {
+	    {9, 1000, 15, 16, 9},     /* nothing caps */
+	    {9, 4, 15, 16, 4},        /* frames */
+	    {9, 1000, 3, 4, 3},       /* tokens */
+	    {9, 1000, 1000, 4, 8},    /* twice the cores */
+	    {99, 1000, 1000, 99, 32}, /* the most there are */
+	    {9, 0, 0, 0, 1},          {0, 10, 10, 10, 1},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		assert_int_equal(policy_workers_cap(table[i].workers, table[i].frames, table[i].tokens, table[i].cores),
+		                 table[i].capped);
 }
 
 static void test_workers(void **state)
 {
-	static const unsigned table[][2] = {{0, 1}, {1, 1},   {2, 2},   {3, 2},   {4, 3},
-	                                    {8, 7}, {33, 32}, {34, 32}, {256, 32}};
+	static const struct {
+		unsigned cores, set;
+		uint64_t size;
+		uint32_t frames;
+		unsigned workers;
+	} table[] = {
+	    {2, 0, 5 * MB, 16, 2},   {4, 0, 5 * MB, 16, 3},    {16, 0, 5 * MB, 16, 9}, {16, 0, 50 * MB, 16, 5},
+	    {16, 0, 2 * GB, 256, 3}, {16, 0, 5 * MB, 4, 4},    {16, 0, 0, 16, 4},      {16, 12, 2 * GB, 256, 12},
+	    {2, 12, 2 * GB, 256, 2}, {64, 32, 2 * GB, 20, 20}, {1, 0, 5 * MB, 16, 1},
+	};
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-		assert_int_equal(policy_workers(table[i][0]), table[i][1]);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		const struct policy p = {.cores = table[i].cores, .workers = table[i].set};
+
+		assert_int_equal(policy_workers(&p, table[i].size, table[i].frames), table[i].workers);
+	}
+	static const unsigned pool[][2] = {{0, 1}, {1, 1}, {2, 2}, {3, 2}, {4, 3}, {8, 7}, {33, 32}, {256, 32}};
+	for (size_t i = 0; i < sizeof(pool) / sizeof(pool[0]); i++)
+		assert_int_equal(policy_pool(pool[i][0]), pool[i][1]);
+	assert_int_equal(policy_workers_work(POLICY_WORK_CPU, 6, STORAGE_HDD), 6);
+	assert_int_equal(policy_workers_work(POLICY_WORK_STORAGE, 6, STORAGE_HDD), 4);
+	assert_int_equal(policy_workers_work(POLICY_WORK_STORAGE, 6, STORAGE_NVME), 24);
+	assert_int_equal(policy_workers_work(POLICY_WORK_MIXED, 6, STORAGE_NVME), 4);
+}
+
+static void test_inline(void **state)
+{
+	(void)state;
+	assert_true(policy_inline(1));
+	assert_true(policy_inline(9));
+	assert_false(policy_inline(10));
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_chunk_size), cmocka_unit_test(test_chunk_size_grows), cmocka_unit_test(test_kind),
-	    cmocka_unit_test(test_codec),      cmocka_unit_test(test_workers),
+	    cmocka_unit_test(test_chunk_size),   cmocka_unit_test(test_chunk_size_grows),
+	    cmocka_unit_test(test_kind),         cmocka_unit_test(test_chunk_limits),
+	    cmocka_unit_test(test_codec),        cmocka_unit_test(test_levels_exist),
+	    cmocka_unit_test(test_sample),       cmocka_unit_test(test_names),
+	    cmocka_unit_test(test_priority),     cmocka_unit_test(test_tokens),
+	    cmocka_unit_test(test_workers_size), cmocka_unit_test(test_workers_cap),
+	    cmocka_unit_test(test_workers),      cmocka_unit_test(test_inline),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
