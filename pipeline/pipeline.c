@@ -91,6 +91,11 @@ int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg)
 	return workers_run(p->workers, fn, arg);
 }
 
+void pipeline_run_wait(struct pipeline *p)
+{
+	workers_tasks_wait(p->workers);
+}
+
 int pipeline_read_frames(struct pipeline *p, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
                          uint32_t count, void *out, struct err *e)
 {

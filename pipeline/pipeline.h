@@ -95,6 +95,8 @@ bool pipeline_failed(struct pipeline *p);
 
 /* Runs fn(arg) on the worker pool: prefetch and other work that may wait. -EAGAIN when the queue is full. */
 int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg) MUST_CHECK;
+/* Waits until all of that has run. */
+void pipeline_run_wait(struct pipeline *p);
 
 /* Reads, opens and decompresses frame number n of a chunk into out (frame[n].plain_len bytes). inline_data says where
  * the record is if the chunk is inline. -EBADMSG: damaged or not authentic. -ENOENT: the segment is gone. Any thread:

@@ -26,8 +26,9 @@ struct worker {
 };
 
 struct workers {
-	pthread_mutex_t lock; /* of everything up to the contexts */
-	pthread_cond_t wake;  /* work has come, or the end */
+	pthread_mutex_t lock;      /* of everything up to the contexts */
+	pthread_cond_t wake;       /* work has come, or the end */
+	pthread_cond_t tasks_done; /* none is left */
 	TAILQ_HEAD(, workers_job) jobs;
 	struct task task[WORKERS_TASKS]; /* a ring */
 	unsigned task_head, ntasks;
@@ -136,8 +137,10 @@ static void *worker_main(void *arg)
 			(void)pthread_mutex_unlock(&w->lock);
 			t.fn(t.arg);
 			(void)pthread_mutex_lock(&w->lock);
+			if (!--w->tasks_running && !w->ntasks)
+				(void)pthread_cond_broadcast(&w->tasks_done);
 			/* The queue may have waited for this one to end. */
-			if (--w->tasks_running + 2 == w->nthreads && w->ntasks && w->idle)
+			if (w->tasks_running + 2 == w->nthreads && w->ntasks && w->idle)
 				(void)pthread_cond_signal(&w->wake);
 		} else if (w->stop) {
 			break;
@@ -186,6 +189,7 @@ int workers_new(unsigned threads, struct workers **out, struct err *e)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the workers");
 	(void)pthread_mutex_init(&w->lock, NULL);
 	(void)pthread_cond_init(&w->wake, NULL);
+	(void)pthread_cond_init(&w->tasks_done, NULL);
 	(void)pthread_mutex_init(&w->ctx_lock, NULL);
 	(void)pthread_cond_init(&w->ctx_wake, NULL);
 	TAILQ_INIT(&w->jobs);
@@ -227,9 +231,17 @@ void workers_free(struct workers *w)
 	}
 	(void)pthread_cond_destroy(&w->ctx_wake);
 	(void)pthread_mutex_destroy(&w->ctx_lock);
+	(void)pthread_cond_destroy(&w->tasks_done);
 	(void)pthread_cond_destroy(&w->wake);
 	(void)pthread_mutex_destroy(&w->lock);
 	free(w);
+}
+
+void workers_tasks_wait(struct workers *w)
+{
+	SCOPED_LOCK(&w->lock);
+	while (w->ntasks || w->tasks_running)
+		(void)pthread_cond_wait(&w->tasks_done, &w->lock);
 }
 
 unsigned workers_count(const struct workers *w)

@@ -56,6 +56,8 @@ bool workers_help(struct workers *w, struct worker_ctx *ctx);
 
 /* Queues a task. Tasks yield to jobs, and one thread is always kept for jobs. -EAGAIN when too many wait. */
 int workers_run(struct workers *w, void (*fn)(void *arg), void *arg) MUST_CHECK;
+/* Waits until no task is queued or running. Not from a task. */
+void workers_tasks_wait(struct workers *w);
 
 /* A context for a thread that is not a worker, or for a worker's own use in a callback. Waits while too many are lent;
  * who holds one must not ask for another. NULL when there is no memory. */

@@ -261,6 +261,7 @@ int core_close(struct core *c, struct err *e)
 
 	compact_stop(c);
 	committer_stop(c);
+	pipeline_run_wait(c->pipeline); /* prefetch reads the index */
 	if (!c->opt.read_only) {
 		reap_all(c);
 		(void)reap_rest(c);
@@ -290,6 +291,7 @@ void core_abandon(struct core *c)
 {
 	compact_stop(c);
 	committer_stop(c);
+	pipeline_run_wait(c->pipeline); /* prefetch reads the index */
 	index_abandon(c->index);
 	volume_free(c);
 }

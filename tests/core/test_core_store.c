@@ -417,6 +417,37 @@ static void test_orphan_without_row(void **state)
 	assert_string_equal(buf, "content");
 }
 
+struct late {
+	struct core *core;
+	int ret;
+};
+
+/* A prefetch that is slow. */
+static void late_run(void *arg)
+{
+	struct late *late = arg;
+	struct index_inode row;
+
+	(void)usleep(300000);
+	late->ret = index_inode_get(late->core->index, CORE_ROOT, &row);
+}
+
+/* The index stays until everything that reads it has ended. */
+static void test_close_waits(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned n = 0; n < 2; n++) {
+		struct late late = {f->core, -EAGAIN};
+		assert_int_equal(pipeline_run(f->core->pipeline, late_run, &late), 0);
+		if (n)
+			fixture_crash(f);
+		else
+			fixture_remount(f);
+		assert_int_equal(late.ret, 0);
+	}
+}
+
 /* Many sessions in a row, each with a little to write: nothing piles up. */
 static void test_many_sessions(void **state)
 {
@@ -449,7 +480,7 @@ int main(void)
 	    TEST(test_fsync_of_another), TEST(test_truncate),      TEST(test_canaries),
 	    TEST(test_compresses),       TEST(test_dead_segments), TEST(test_overwritten_space),
 	    TEST(test_bit_flips),        TEST(test_lost_segment),  TEST(test_orphan_without_row),
-	    TEST(test_opening),          TEST(test_many_sessions),
+	    TEST(test_opening),          TEST(test_close_waits),   TEST(test_many_sessions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
