@@ -5,18 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #define SECOND      ((uint64_t)1000000000)
 #define QUIET       (2 * SECOND)      /* without requests, this long: the volume is idle */
 #define QUIET_FEW   8u                /* requests that do not count */
 #define STEP_MAX    ((size_t)8 << 20) /* bytes of plaintext copied at once ... */
-#define STEP_BUSY   ((size_t)2 << 20) /* ... and while others work */
+#define STEP_BUSY   ((size_t)1 << 20) /* ... and while others work */
 #define STEP_MIN    ((size_t)1 << 20)
 #define RETRY       (30 * SECOND) /* after an error */
 #define SCAN_SHARE  50u           /* looking for victims takes at most one part in so many of the time */
 #define POLL        (SECOND / 4)
-#define BUSY_INLINE ((uint64_t)4 << 20)
+#define BUSY_INLINE ((uint64_t)32 << 20)
+#define PAUSE       7u /* while others work each step is followed by a pause of so many times its time */
 
 enum mode { MODE_STOP, MODE_IDLE, MODE_BUSY, MODE_URGENT, MODE_ASKED, MODE_ASKED_ALL, MODES };
 
@@ -363,7 +365,7 @@ static void work_result(struct core *c, enum mode mode, int ret, uint64_t began)
 	uint64_t now = core_monotonic(c), took = now - began;
 	bool asked = is_asked(mode);
 
-	k->next_busy = now + took / 3 * 7;
+	k->next_busy = now + took * PAUSE;
 	urge_result(k, mode, ret);
 	if (ret == -EAGAIN) {
 		SCOPED_LOCK(&k->lock);
@@ -384,16 +386,28 @@ static void work_result(struct core *c, enum mode mode, int ret, uint64_t began)
 		asked_end(k, -ECANCELED);
 }
 
+/* How often somebody else was given this thread's core. What the kernel's cache answers makes no requests: a volume
+ * may look idle on a machine that is not. */
+static long preemptions(void)
+{
+	struct rusage u;
+
+	return getrusage(RUSAGE_THREAD, &u) ? 0 : u.ru_nivcsw;
+}
+
 static void work(struct core *c, enum mode mode)
 {
 	struct compact *k = c->compact;
 	uint64_t began = core_monotonic(c);
+	long preempted = preemptions();
 
 	/* A victim that is worth it only while idle waits until then. */
 	if (k->in_pass && mode == MODE_BUSY && k->victim.segment &&
 	    (k->victim.total - k->victim.live) * 100 < rules[MODE_BUSY].dead * k->victim.total)
 		k->in_pass = false;
 	work_result(c, mode, step(c, mode), began);
+	if (mode == MODE_IDLE && preemptions() > preempted + 1 && k->next_any < k->next_busy)
+		k->next_any = k->next_busy;
 }
 
 static void *compact_main(void *arg)
