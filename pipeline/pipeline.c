@@ -34,7 +34,7 @@ int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct
 	struct pipeline *p = calloc(1, sizeof(*p));
 	if (!p)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the pipeline");
-	int ret = workers_new(o->workers ? o->workers : default_workers(), &p->workers, e);
+	int ret = workers_new(o->workers ? o->workers : default_workers(), o->governor, &p->workers, e);
 	if (!ret) {
 		ret = sealer_init(&p->sealer, &p->store, p->workers);
 		if (ret)
@@ -49,6 +49,7 @@ int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct
 					  .io = o->io,
 					  .keyring = o->keyring,
 					  .workers = p->workers,
+					  .governor = o->governor,
 					  .uuid = o->uuid,
 					  .suite = suite,
 					  .next_id = o->next_segment,

@@ -7,6 +7,7 @@
 
 #include "base/io.h"
 #include "pipeline/codec.h"
+#include "pipeline/governor.h"
 #include "pipeline/superblock.h"
 
 #include <stdbool.h>
@@ -31,6 +32,7 @@ struct pipeline_options {
 	uint64_t next_segment;   /* the first segment id never used */
 	uint64_t segment_size;   /* bytes, 0: PIPELINE_SEGMENT_SIZE */
 	bool read_only;
+	struct governor *governor; /* borrowed; NULL: threads use the machine as they like */
 };
 
 int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct err *e) MUST_CHECK;

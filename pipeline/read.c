@@ -10,6 +10,7 @@ struct reading {
 	struct chunk_key key;
 	const struct pipeline_chunk *chunk;
 	struct worker_ctx *ctx;
+	struct governor *governor;
 	uint8_t *out;
 };
 
@@ -61,6 +62,7 @@ static int open_frame(struct reading *rd, uint32_t i, const uint8_t *in, uint8_t
 	};
 	uint8_t *payload = f->codec == CODEC_STORED ? out : rd->ctx->plain;
 	char what[64];
+	governor_hold_begin(&rd->ctx->cpu);
 	int ret = chunk_frame_open(rd->ctx->cipher, &rd->key, &id, in, f->stored_len, payload);
 
 	if (ret == -EBADMSG) {
@@ -88,7 +90,10 @@ static int fetch(struct reading *rd, uint32_t n, uint32_t count, uint32_t off, u
 			break;
 		*len += stored;
 	}
+	governor_hold_end(&rd->ctx->cpu);
+	governor_enter(rd->governor, GOVERNOR_IO);
 	ssize_t r = io_pread(rd->seg->file, rd->ctx->span, *len, rd->chunk->offset + off);
+	governor_leave(rd->governor, GOVERNOR_IO);
 	if (r < 0) {
 		char path[SEGMENT_PATH];
 		pipeline_segment_path(rd->seg->name, path, sizeof(path));
@@ -123,7 +128,7 @@ static int read_frames(struct reading *rd, const uint8_t *inline_data, uint32_t 
 int reader_frames(struct reader *r, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
                   uint32_t count, void *out, uint64_t *stored, struct err *e)
 {
-	struct reading rd = {.chunk = chunk, .out = out};
+	struct reading rd = {.chunk = chunk, .governor = r->store->governor, .out = out};
 	uint32_t off = 0;
 	size_t plain = 0;
 

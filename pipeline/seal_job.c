@@ -251,6 +251,7 @@ void seal_job_frame(struct seal_job *job, uint32_t i, struct worker_ctx *ctx)
 
 	if (seal_job_failed(job))
 		return;
+	governor_hold_begin(&ctx->cpu);
 	ret = frame_pack(job, i, ctx);
 	if (ret) {
 		seal_failed(job, ret, "compress");
@@ -289,6 +290,7 @@ static int assemble(struct seal_job *job, struct worker_ctx *ctx)
 	};
 	uint8_t *table = job->buf + CHUNK_HEADER_PLAIN + job->overhead;
 
+	governor_hold_begin(&ctx->cpu);
 	compact(job);
 	int ret = chunk_header_seal(ctx->cipher, &job->key, job->nonces, &h, job->buf);
 	if (ret)
@@ -325,7 +327,9 @@ static void seal_late(struct seal_job *job, struct worker_ctx *ctx)
 {
 	uint32_t len = job->chunk->stored_len;
 
+	governor_hold_end(&ctx->cpu); /* a segment may have to be made */
 	job_acquire(job, len <= PIPELINE_INLINE_MAX, len);
+	governor_hold_begin(&ctx->cpu);
 	for (uint32_t i = 0; i < job->chunk->nframes && !seal_job_failed(job); i++) {
 		int ret = frame_seal(job, i, ctx);
 		if (ret)
@@ -346,6 +350,7 @@ void seal_job_complete(struct seal_job *job, struct worker_ctx *ctx)
 	int ret = seal_job_failed(job) ? 0 : assemble(job, ctx);
 	if (ret)
 		seal_failed(job, ret, "seal");
+	governor_hold_end(&ctx->cpu);
 	if (!job->seg)
 		return;
 	job->chunk->segment = job->seg->id;

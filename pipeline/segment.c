@@ -45,6 +45,7 @@ void segment_store_init(struct segment_store *s, const struct segment_store_opti
 	s->io = o->io;
 	s->keyring = o->keyring;
 	s->workers = o->workers;
+	s->governor = o->governor;
 	memcpy(s->uuid, o->uuid, sizeof(s->uuid));
 	s->suite = o->suite;
 	s->next_id = o->next_id;
@@ -245,7 +246,9 @@ static int open_file(struct segment_store *s, const struct segment *seg, const c
 	if (ret)
 		return err_set(e, ret, ERR_IO, "%s: %s", path,
 		               ret == -ENOENT ? "the segment is missing" : err_text(NULL, ret));
+	governor_enter(s->governor, GOVERNOR_IO);
 	ssize_t n = io_pread(o->file, o->header, SEGMENT_HEADER_LEN, 0);
+	governor_leave(s->governor, GOVERNOR_IO);
 	if (n < 0)
 		return err_set(e, (int)n, ERR_IO, "%s: %s", path, err_text(NULL, (int)n));
 	o->header_len = (uint16_t)n;

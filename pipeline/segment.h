@@ -69,6 +69,7 @@ struct segment_store {
 	struct io *io;
 	const struct keyring *keyring;
 	struct workers *workers;
+	struct governor *governor; /* held for each use of STORE that may take long; NULL: none */
 	uint8_t uuid[SUPERBLOCK_UUID];
 	enum cipher_suite suite;
 	bool read_only;
@@ -99,6 +100,7 @@ struct segment_store_options {
 	struct io *io;
 	const struct keyring *keyring;
 	struct workers *workers;
+	struct governor *governor;
 	const uint8_t *uuid;
 	enum cipher_suite suite;
 	uint64_t next_id, full;

@@ -115,7 +115,9 @@ static int segment_make(struct segment_store *s, enum pipeline_segment_kind kind
 	seg->header_len = SEGMENT_HEADER_LEN;
 	if (kind == PIPELINE_SEGMENT_FILE) {
 		pipeline_segment_path(seg->name, path, sizeof(path));
+		governor_enter(s->governor, GOVERNOR_IO);
 		ret = make_file(s, seg, path, e);
+		governor_leave(s->governor, GOVERNOR_IO);
 		seg->end = seg->size = seg->header_len;
 	}
 	if (ret)
@@ -326,7 +328,9 @@ int segment_append(struct segment_store *s, struct segment *seg, uint32_t worst,
 		seg->promised -= worst;
 		worst = 0;
 		(void)pthread_mutex_unlock(&s->lock);
+		governor_enter(s->governor, GOVERNOR_IO);
 		ret = io_pwrite(seg->file, record, len, *off);
+		governor_leave(s->governor, GOVERNOR_IO);
 		(void)pthread_mutex_lock(&s->lock);
 		if (ret) {
 			if (!seg->failed)
@@ -372,7 +376,9 @@ static void sync_round_locked(struct segment_store *s)
 		seg->dirty = false;
 		seg->refs++;
 		(void)pthread_mutex_unlock(&s->lock);
+		governor_enter(s->governor, GOVERNOR_IO);
 		ret = io_sync(seg->file);
+		governor_leave(s->governor, GOVERNOR_IO);
 		(void)pthread_mutex_lock(&s->lock);
 		s->syncs++;
 		if (ret) {

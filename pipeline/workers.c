@@ -26,6 +26,7 @@ struct worker {
 };
 
 struct workers {
+	struct governor *governor;
 	pthread_mutex_t lock;      /* of everything up to the contexts */
 	pthread_cond_t wake;       /* work has come, or the end */
 	pthread_cond_t tasks_done; /* none is left */
@@ -56,13 +57,25 @@ static uint8_t *buffer_new(size_t len)
 	return buf;
 }
 
-int worker_ctx_new(struct worker_ctx **out)
+static void worker_ctx_free(struct worker_ctx *ctx)
+{
+	if (!ctx)
+		return;
+	codec_ctx_free(ctx->codec);
+	cipher_ctx_free(ctx->cipher);
+	free(ctx->plain);
+	free(ctx->span);
+	free(ctx);
+}
+
+static MUST_CHECK int worker_ctx_new(struct workers *w, struct worker_ctx **out)
 {
 	struct worker_ctx *ctx = calloc(1, sizeof(*ctx));
 	int ret;
 
 	if (!ctx)
 		return -ENOMEM;
+	ctx->cpu.governor = w->governor;
 	ctx->plain = buffer_new(PIPELINE_FRAME_MAX + CIPHER_TAG);
 	ctx->span = buffer_new(WORKER_SPAN);
 	ret = ctx->plain && ctx->span ? 0 : -ENOMEM;
@@ -77,17 +90,6 @@ int worker_ctx_new(struct worker_ctx **out)
 	memset(ctx->plain, 0, PIPELINE_FRAME_MAX + CIPHER_TAG);
 	*out = ctx;
 	return 0;
-}
-
-void worker_ctx_free(struct worker_ctx *ctx)
-{
-	if (!ctx)
-		return;
-	codec_ctx_free(ctx->codec);
-	cipher_ctx_free(ctx->cipher);
-	free(ctx->plain);
-	free(ctx->span);
-	free(ctx);
 }
 
 /* Takes the next step of the first job that may have another thread. Lock held. */
@@ -133,6 +135,10 @@ static void *worker_main(void *arg)
 			(void)pthread_mutex_unlock(&w->lock);
 			job->step(job, step, me->ctx);
 			(void)pthread_mutex_lock(&w->lock);
+		} else if (me->ctx->cpu.held) {
+			(void)pthread_mutex_unlock(&w->lock);
+			governor_hold_end(&me->ctx->cpu);
+			(void)pthread_mutex_lock(&w->lock);
 		} else if (task_claim(w, &t)) {
 			(void)pthread_mutex_unlock(&w->lock);
 			t.fn(t.arg);
@@ -160,7 +166,7 @@ static int worker_start(struct workers *w, struct worker *me)
 	sigset_t all, old;
 
 	me->pool = w;
-	int ret = worker_ctx_new(&me->ctx);
+	int ret = worker_ctx_new(w, &me->ctx);
 	if (ret)
 		return ret;
 	(void)sigfillset(&all);
@@ -175,7 +181,7 @@ static int worker_start(struct workers *w, struct worker *me)
 	return 0;
 }
 
-int workers_new(unsigned threads, struct workers **out, struct err *e)
+int workers_new(unsigned threads, struct governor *governor, struct workers **out, struct err *e)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	int ret = 0;
@@ -187,6 +193,7 @@ int workers_new(unsigned threads, struct workers **out, struct err *e)
 	struct workers *w = calloc(1, sizeof(*w) + threads * sizeof(w->worker[0]));
 	if (!w)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the workers");
+	w->governor = governor;
 	(void)pthread_mutex_init(&w->lock, NULL);
 	(void)pthread_cond_init(&w->wake, NULL);
 	(void)pthread_cond_init(&w->tasks_done, NULL);
@@ -312,7 +319,7 @@ struct worker_ctx *workers_borrow(struct workers *w)
 	if (ctx)
 		SLIST_REMOVE_HEAD(&w->spare, link);
 	(void)pthread_mutex_unlock(&w->ctx_lock);
-	if (ctx || !worker_ctx_new(&ctx))
+	if (ctx || !worker_ctx_new(w, &ctx))
 		return ctx;
 
 	SCOPED_LOCK(&w->ctx_lock);
@@ -323,6 +330,7 @@ struct worker_ctx *workers_borrow(struct workers *w)
 
 void workers_return(struct workers *w, struct worker_ctx *ctx)
 {
+	governor_hold_end(&ctx->cpu);
 	SCOPED_LOCK(&w->ctx_lock);
 	SLIST_INSERT_HEAD(&w->spare, ctx, link);
 	w->lent--;

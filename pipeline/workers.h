@@ -7,6 +7,7 @@
 
 #include "pipeline/cipher.h"
 #include "pipeline/codec.h"
+#include "pipeline/governor.h"
 
 #include <stdbool.h>
 #include <sys/queue.h>
@@ -19,18 +20,16 @@
 struct worker_ctx {
 	struct codec_ctx *codec;
 	struct cipher_ctx *cipher;
-	uint8_t *plain; /* room for a frame's plaintext and its seal */
-	uint8_t *span;  /* WORKER_SPAN bytes: a record or a run of frames; its pages come into being on first use */
+	struct governor_hold cpu; /* begun for each codec or cipher run, ended before anything else */
+	uint8_t *plain;           /* room for a frame's plaintext and its seal */
+	uint8_t *span; /* WORKER_SPAN bytes: a record or a run of frames; its pages come into being on first use */
 	SLIST_ENTRY(worker_ctx) link;
 };
 
-int worker_ctx_new(struct worker_ctx **out) MUST_CHECK;
-void worker_ctx_free(struct worker_ctx *ctx);
-
 struct workers;
 
-/* Starts `threads` of them, 2 to WORKERS_MAX: one may always be waiting for storage. */
-int workers_new(unsigned threads, struct workers **out, struct err *e) MUST_CHECK;
+/* Starts `threads` of them, 2 to WORKERS_MAX: one may always be waiting for storage. governor: borrowed, or NULL. */
+int workers_new(unsigned threads, struct governor *governor, struct workers **out, struct err *e) MUST_CHECK;
 /* Runs everything that is queued, then ends the threads. */
 void workers_free(struct workers *w);
 
@@ -38,7 +37,8 @@ unsigned workers_count(const struct workers *w);
 
 struct workers_job {
 	/* Called once for each i below `steps`, at the same time from several threads. The pool does not touch the job
-	 * after the last call has begun, so that whoever finishes last may free it. */
+	 * after the last call has begun, so that whoever finishes last may free it. The context's hold on a CPU token
+	 * may go on from one step to the next. */
 	void (*step)(struct workers_job *job, unsigned i, struct worker_ctx *ctx);
 	unsigned steps;
 	unsigned width;         /* steps that may run at once; 0: all */

@@ -30,6 +30,12 @@ const struct setting_def setting_defs[SETTING_COUNT] = {
                          "Threads that answer the kernel, 2 to 32"},
     [SETTING_WORKERS] = {"workers", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 32, NULL, "(by the machine)",
                          "Threads that compress and encrypt, 1 to 32"},
+    [SETTING_CPU_TOKENS] = {"cpu-tokens", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 1024, NULL, "(by the machine)",
+                            "How many threads may compress, encrypt and the reverse at once, 1 to 1024"},
+    [SETTING_IO_TOKENS] = {"io-tokens", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 1024, NULL, "(by storage)",
+                           "How many may read, append to and sync segments at once, 1 to 1024"},
+    [SETTING_NO_GOVERNANCE] = {"no-governance", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
+                               "Neither is limited, and nobody waits for a turn"},
     [SETTING_CIPHER] =
 	{"cipher", "SUITE", SETTING_K_WORD, SETTING_G_STORE, 0, 0,
          "auto aes-256-gcm chacha20-poly1305 xchacha20-poly1305", "auto",

@@ -36,6 +36,9 @@ struct core_options {
 	enum storage_class storage; /* of STORE's device; STORAGE_AUTO: as SSD */
 	uint64_t chunk_size;        /* plaintext bytes of a chunk, 1 to POLICY_CHUNK_SET_MAX; 0: by policy */
 	unsigned workers;      /* threads that compress and encrypt; 0: by the machine, and for each file by policy */
+	unsigned cpu_tokens;   /* threads that may compress or encrypt at once; 0: by policy */
+	unsigned io_tokens;    /* and that may read, append to or sync segments; 0: by policy */
+	bool no_governance;    /* no tokens: all threads may */
 	uint64_t segment_size; /* bytes of a segment file; 0: 64 MiB, less on a small disk */
 	bool read_only, noatime;
 	bool no_compact;           /* no thread that compacts */

@@ -57,6 +57,7 @@ static void locks_init(struct core *c)
 static void volume_free(struct core *c)
 {
 	pipeline_free(c->pipeline);
+	governor_free(c->governor);
 	node_table_release(c);
 	frame_cache_free(c->cache);
 	compact_free(c);
@@ -107,6 +108,15 @@ static int highest_segment(struct core *c, uint64_t *highest)
 	return ret;
 }
 
+static int governor_init(struct core *c)
+{
+	const struct governor_options o = {
+	    .tokens = {[GOVERNOR_CPU] = c->opt.cpu_tokens ? c->opt.cpu_tokens : policy_cpu_tokens(c->policy.cores),
+	               [GOVERNOR_IO] = c->opt.io_tokens ? c->opt.io_tokens : policy_io_tokens(c->policy.storage)}};
+
+	return c->opt.no_governance ? 0 : governor_new(&o, &c->governor);
+}
+
 static int pipeline_init(struct core *c, struct err *e)
 {
 	const struct superblock_info *info = superblock_info(c->sb);
@@ -115,7 +125,8 @@ static int pipeline_init(struct core *c, struct err *e)
 	                             .suite = info->suite,
 	                             .workers = c->opt.workers,
 	                             .segment_size = c->opt.segment_size ? c->opt.segment_size : c->space.segment,
-	                             .read_only = c->opt.read_only};
+	                             .read_only = c->opt.read_only,
+	                             .governor = c->governor};
 	uint64_t last;
 	int ret = highest_segment(c, &last);
 
@@ -199,6 +210,8 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 		ret = index_open(c->io, superblock_info(c->sb)->page_size, &c->seal.index, &c->index, e);
 	if (!ret)
 		space_init(c);
+	if (!ret)
+		ret = governor_init(c);
 	if (!ret)
 		ret = pipeline_init(c, e);
 	if (!ret)

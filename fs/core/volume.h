@@ -108,6 +108,7 @@ struct core {
 	struct keyring *keyring;
 	struct index_seal seal; /* the index's */
 	struct index *index;
+	struct governor *governor; /* NULL: off */
 	struct pipeline *pipeline;
 	struct pool *pool;
 	struct chunk_table *chunks;
