@@ -1,5 +1,6 @@
 #include "tools/check_report.h"
 #include "base/option.h"
+#include "base/text.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -7,54 +8,13 @@
 
 static const char *const kinds[] = {"note", "spare", "data", "index"};
 
-/* The length of the UTF-8 character at s, or 0 where there is none. */
-static unsigned utf8(const unsigned char *s)
-{
-	unsigned n = *s < 0x80                 ? 1
-	             : *s >= 0xc2 && *s < 0xe0 ? 2
-	             : (*s & 0xf0) == 0xe0     ? 3
-	             : *s >= 0xf0 && *s < 0xf5 ? 4
-	                                       : 0;
-
-	for (unsigned i = 1; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
-	    (s[0] == 0xf4 && s[1] > 0x8f))
-		return 0;
-	return n;
-}
-
-/* Bytes that are no UTF-8 become lone surrogates, as Python's "surrogateescape" reads them. */
-static void json_string(FILE *f, const char *text)
-{
-	(void)fputc('"', f);
-	for (const unsigned char *s = (const unsigned char *)text; *s;) {
-		unsigned n = utf8(s);
-
-		if (!n)
-			(void)fprintf(f, "\\udc%02x", *s);
-		else if (n == 1 && (*s < 0x20 || *s == 0x7f))
-			(void)fprintf(f, "\\u%04x", *s);
-		else
-			(void)fprintf(f, "%s%.*s", *s == '"' || *s == '\\' ? "\\" : "", (int)n, (const char *)s);
-		s += n ? n : 1;
-	}
-	(void)fputc('"', f);
-}
-
-/* A terminal gets no control characters. */
 static void print_path(const char *text)
 {
-	for (const unsigned char *s = (const unsigned char *)text; *s;) {
-		unsigned n = utf8(s);
+	char shown[TEXT_SHOWN];
 
-		if (!n || *s < 0x20 || *s == 0x7f || *s == '\\' || (*s == 0xc2 && s[1] < 0xa0))
-			for (unsigned i = 0; i < (n ? n : 1); i++)
-				(void)printf("\\x%02x", s[i]);
-		else
-			(void)printf("%.*s", (int)n, (const char *)s);
-		s += n ? n : 1;
+	while (*text) {
+		text += text_show(text, shown);
+		(void)fputs(shown, stdout);
 	}
 }
 
@@ -78,7 +38,7 @@ void check_report_finding(struct check_report *c, enum check_kind kind, const ch
 	if (!f)
 		return;
 	(void)fprintf(f, "{\"kind\": \"%s\", \"text\": ", kinds[kind]);
-	json_string(f, text);
+	text_json(f, text);
 	(void)fputc('}', f);
 }
 
@@ -99,7 +59,7 @@ static void file_json(FILE *out, const struct check_file *f)
 {
 	(void)fprintf(out, "{\"path\": ");
 	if (f->path)
-		json_string(out, f->path);
+		text_json(out, f->path);
 	else
 		(void)fprintf(out, "null");
 	(void)fprintf(out, ", \"inode\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"ranges\": [", f->ino, f->bytes);

@@ -1,5 +1,6 @@
 /* apfs key add|remove|list|test|recovery STORE */
 #include "base/option.h"
+#include "base/text.h"
 #include "tools/commands.h"
 #include "tools/unlock.h"
 
@@ -134,12 +135,11 @@ static void print_json(const struct superblock_info *info)
 		const char *name = secret_type_name(s->type);
 		const char *label = label_check(s->label, NULL) ? label_escape(s->label, shown) : s->label;
 
-		(void)printf("%s{\"slot\": %u, \"type\": \"%s\", \"ops\": %u, \"mem\": %llu, \"label\": \"",
-		             i ? ", " : "", s->number, name ? name : "unknown", s->kdf.ops,
-		             (unsigned long long)s->kdf.mem);
-		for (; *label; label++)
-			(void)printf("%s%c", *label == '"' || *label == '\\' ? "\\" : "", *label);
-		(void)printf("\"}");
+		(void)printf(
+		    "%s{\"slot\": %u, \"type\": \"%s\", \"ops\": %u, \"mem\": %llu, \"label\": ", i ? ", " : "",
+		    s->number, name ? name : "unknown", s->kdf.ops, (unsigned long long)s->kdf.mem);
+		text_json(stdout, label);
+		(void)printf("}");
 	}
 	(void)printf("]}\n");
 }
