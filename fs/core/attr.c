@@ -118,7 +118,7 @@ static int xattr_name_check(const char *name)
 
 	if (!len || len > INDEX_NAME_MAX)
 		return -ERANGE;
-	return strncmp(name, VIRTUAL, sizeof(VIRTUAL) - 1) ? 0 : -EPERM;
+	return strncmp(name, VIRTUAL, sizeof(VIRTUAL) - 1) != 0 || prefer_is_name(name) ? 0 : -EPERM;
 }
 
 int core_getxattr(struct core *c, uint64_t ino, const char *name, void *value, size_t *len)
@@ -166,6 +166,8 @@ static int setxattr_locked(struct core *c, struct node *n, const char *name, con
 
 	if (n->gone)
 		return -ENOENT;
+	if (prefer_is_name(name) && prefer_check(name, value, len))
+		return -EINVAL;
 	if (flags & (XATTR_CREATE | XATTR_REPLACE)) {
 		ret = xattr_exists(c, n, name, &exists);
 		if (!ret && flags & XATTR_CREATE && exists)
@@ -186,7 +188,8 @@ static int setxattr_locked(struct core *c, struct node *n, const char *name, con
 	}
 	ret = index_xattr_set(c->index, n->ino, name, value, len);
 	if (!ret)
-		n->attr.flags |= INDEX_INODE_XATTRS | (strcmp(name, CAPABILITY) ? 0 : NODE_CAPABILITY);
+		n->attr.flags |= INDEX_INODE_XATTRS | (strcmp(name, CAPABILITY) ? 0 : NODE_CAPABILITY) |
+		                 (prefer_is_name(name) ? NODE_PREFERS : 0);
 	return ret;
 }
 
@@ -212,6 +215,7 @@ static int xattr_change(struct core *c, uint64_t ino, const char *name, const vo
 		else
 			ret = -ENODATA;
 		if (!ret) {
+			n->prefers_known = false;
 			n->attr.ctime = core_now(c);
 			node_touch(c, n);
 			atomic_store(&c->ns_dirty, true);

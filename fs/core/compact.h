@@ -40,6 +40,7 @@ struct copy_part {
 	uint64_t size;     /* of the file */
 	const uint8_t *data;
 	uint32_t pos, len;
+	struct preference prefers;
 	enum policy_kind kind;
 	bool read;   /* data holds them */
 	uint32_t to; /* number of the new chunk in the copy, and the place in it */
@@ -56,7 +57,6 @@ struct copy_chunk {
 	struct copy_part **first;
 	size_t parts;
 	uint32_t len;
-	enum policy_kind kind;
 };
 
 /* A frame that cannot be read. */

@@ -108,9 +108,12 @@ static int copy_read(struct copy *cp)
 static int by_place(const void *a, const void *b)
 {
 	const struct copy_part *x = *(struct copy_part *const *)a, *y = *(struct copy_part *const *)b;
+	int order = prefer_order(&x->prefers, &y->prefers);
 
 	if (x->kind != y->kind)
 		return x->kind < y->kind ? -1 : 1;
+	if (order)
+		return order;
 	if (x->kind == POLICY_PACKED && x->parent != y->parent)
 		return x->parent < y->parent ? -1 : 1;
 	if (x->ino != y->ino)
@@ -136,9 +139,10 @@ static int copy_arrange(struct copy *cp)
 		const struct copy_part *first = cp->order[i];
 		uint32_t limit = policy_chunk_limit(&cp->core->policy, 0, first->kind, first->size);
 
-		*k = (struct copy_chunk){
-		    .id = atomic_fetch_add(&cp->core->next_chunk, 1), .first = &cp->order[i], .kind = first->kind};
-		while (i < n && cp->order[i]->kind == k->kind && (!k->parts || k->len + cp->order[i]->len <= limit)) {
+		*k = (struct copy_chunk){.id = atomic_fetch_add(&cp->core->next_chunk, 1), .first = &cp->order[i]};
+		while (i < n && cp->order[i]->kind == first->kind &&
+		       !prefer_order(&cp->order[i]->prefers, &first->prefers) &&
+		       (!k->parts || k->len + cp->order[i]->len <= limit)) {
 			cp->order[i]->to = (uint32_t)cp->chunks;
 			cp->order[i]->to_pos = k->len;
 			k->len += cp->order[i]->len;
@@ -183,7 +187,8 @@ static int chunk_submit(struct copy *cp, const struct copy_chunk *k)
 	}
 	b->rq = (struct pipeline_seal){
 	    .item = b->item, .nitems = k->parts, .chunk_id = k->id, .done = batch_done, .arg = b};
-	seal_start(cp->core, &b->rq, &(struct seal_data){.kind = k->kind}, &cp->sealing);
+	seal_start(cp->core, &b->rq, &(struct seal_data){.kind = k->first[0]->kind, .prefers = &k->first[0]->prefers},
+	           &cp->sealing);
 	return 0;
 }
 

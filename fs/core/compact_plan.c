@@ -27,6 +27,7 @@ static int add_extent(struct copy *cp, uint64_t ino, const struct index_extent *
 
 struct file {
 	uint64_t ino, size, parent;
+	struct preference prefers;
 	bool dirty; /* written to, and not yet stored */
 };
 
@@ -37,22 +38,25 @@ static int file_get(struct core *c, uint64_t ino, struct file *f)
 	int ret;
 
 	*f = (struct file){.ino = ino};
+	ret = prefer_of(c, ino, 0, &f->prefers);
 	if (n) {
 		SCOPED_LOCK(&n->lock);
 		if (n->loaded) {
 			f->size = n->attr.size;
 			f->parent = n->attr.parent;
 			f->dirty = n->map.dirty;
+			prefer_node(c, n, &f->prefers);
 		}
 	}
 	if (n) {
 		node_put(c, n);
-		return 0;
+		return ret;
 	}
 	ret = index_inode_get(c->index, ino, &row);
 	if (!ret) {
 		f->size = row.size;
 		f->parent = row.parent;
+		ret = prefer_of(c, ino, row.flags, &f->prefers);
 	}
 	return ret == -ENOENT ? 0 : ret; /* deleted meanwhile: so are its extents */
 }
@@ -286,6 +290,7 @@ static int add_parts(struct copy *cp, const struct copy_extent *e, const struct 
 		                       .size = f->size,
 		                       .pos = (uint32_t)start,
 		                       .len = (uint32_t)len,
+		                       .prefers = f->prefers,
 		                       .kind = policy_kind(f->size, e->merged ? UINT64_MAX : e->x.len)};
 		start += len;
 	}

@@ -33,8 +33,9 @@ struct core_options {
 	uint32_t commit_interval_ms;  /* 0: 5,000 */
 	struct codec_choice compress; /* CODEC_AUTO: the priority's */
 	enum policy_priority priority;
-	enum storage_class storage; /* of STORE's device; STORAGE_AUTO: as SSD */
-	uint64_t chunk_size;        /* plaintext bytes of a chunk, 1 to POLICY_CHUNK_SET_MAX; 0: by policy */
+	bool compress_fixed, priority_fixed; /* before what files and directories say of themselves */
+	enum storage_class storage;          /* of STORE's device; STORAGE_AUTO: as SSD */
+	uint64_t chunk_size;                 /* plaintext bytes of a chunk, 1 to POLICY_CHUNK_SET_MAX; 0: by policy */
 	unsigned workers;      /* threads that compress and encrypt; 0: by the machine, and for each file by policy */
 	unsigned cpu_tokens;   /* threads that may compress or encrypt at once; 0: by policy */
 	unsigned io_tokens;    /* and that may read, append to or sync segments; 0: by policy */
@@ -168,7 +169,8 @@ int core_sync(struct core *c) MUST_CHECK;
 /* --- extended attributes ------------------------------------------------------------------------------------------ */
 
 /* get and list: *len is the room in, 0 to ask, and the length out. flags of set: XATTR_CREATE, XATTR_REPLACE.
- * Setting system.posix_acl_access brings the mode in line. user.apfs.* is virtual, see docs/ARCHITECTURE.md. */
+ * Setting system.posix_acl_access brings the mode in line. Of user.apfs.*, compression and priority can be set, to
+ * values that mean something, see docs/ARCHITECTURE.md. */
 int core_getxattr(struct core *c, uint64_t ino, const char *name, void *value, size_t *len) MUST_CHECK;
 int core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value, size_t len, int flags) MUST_CHECK;
 int core_removexattr(struct core *c, uint64_t ino, const char *name) MUST_CHECK;

@@ -164,8 +164,12 @@ static int by_class(const void *a, const void *b)
 {
 	const struct seal_item *x = a, *y = b;
 
+	int order = prefer_order(&x->prefers, &y->prefers);
+
 	if (x->kind != y->kind)
 		return x->kind < y->kind ? -1 : 1;
+	if (order)
+		return order;
 	if (x->node->ino != y->node->ino)
 		return x->node->ino < y->node->ino ? -1 : 1;
 	return x->off < y->off ? -1 : x->off > y->off;
@@ -191,7 +195,8 @@ static int cut_seal(struct cut *cut)
 		uint32_t limit = policy_chunk_limit(&c->policy, 0, first->kind, first->size), bytes = 0;
 		size_t n = 0;
 
-		while (i + n < cut->items && first[n].kind == first->kind && (bytes + first[n].len <= limit || !n))
+		while (i + n < cut->items && first[n].kind == first->kind &&
+		       !prefer_order(&first[n].prefers, &first->prefers) && (bytes + first[n].len <= limit || !n))
 			bytes += first[n++].len;
 		ret = seal_submit(c, first, n, first->kind, to_inline, &g);
 		i += ret ? 0 : n;

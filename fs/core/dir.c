@@ -177,7 +177,7 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 	struct node *dir, *n = NULL;
 	struct index_dirent d;
 	size_t len;
-	bool xattrs = false;
+	bool acls = false;
 	int ret = name_check(name, &len);
 
 	if (!ret)
@@ -203,9 +203,11 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 			a.gid = dir->attr.gid;
 			a.mode |= S_ISDIR(mode) ? S_ISGID : 0;
 		}
-		ret = S_ISLNK(mode) ? 0 : acl_inherit(c, &dir->attr, a.ino, cred->umask, &a.mode, &xattrs);
+		ret = S_ISLNK(mode) ? 0 : acl_inherit(c, &dir->attr, a.ino, cred->umask, &a.mode, &acls);
+		a.flags = acls ? INDEX_INODE_XATTRS : 0;
+		if (!ret)
+			ret = prefer_inherit(c, &dir->attr, &a);
 	}
-	a.flags = xattrs ? INDEX_INODE_XATTRS : 0;
 	a.parent = parent;
 	if (!ret && target) {
 		a.size = strlen(target);
@@ -220,7 +222,7 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 			SCOPED_LOCK(&n->lock);
 			n->gone = true;
 		}
-		if ((xattrs || target) && index_inode_delete(c->index, a.ino))
+		if ((a.flags || target) && index_inode_delete(c->index, a.ino))
 			(void)core_stop(c, ret, NULL, "undoing the creation of an inode");
 		goto out;
 	}

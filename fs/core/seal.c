@@ -24,6 +24,7 @@ void seal_take(struct core *c, struct node *n, struct piece *p, struct seal_item
 	                           .size = n->attr.size,
 	                           .len = (uint32_t)p->len,
 	                           .pos = p->pos};
+	prefer_node(c, n, &item->prefers);
 	node_ref(c, n);
 	buffer_ref(p->buffer);
 	p->sealing = true;
@@ -71,10 +72,10 @@ static enum policy_sample sample(const struct pipeline_seal *rq, bool dense_name
 
 void seal_start(struct core *c, struct pipeline_seal *rq, const struct seal_data *data, struct seal_group *g)
 {
-	bool chosen = policy_level_is_free(c->opt.compress);
+	bool chosen = policy_level_is_free(data->prefers->compress);
 
 	rq->sequence = atomic_fetch_add(&c->next_sequence, 1);
-	rq->choice = policy_codec(c->opt.compress, c->opt.priority, data->kind,
+	rq->choice = policy_codec(data->prefers->compress, data->prefers->priority, data->kind,
 	                          chosen ? sample(rq, data->dense_name) : POLICY_SAMPLE_USUAL, 0);
 	rq->frame_size = policy_frame_size(data->kind);
 	rq->workers = policy_workers(&c->policy, data->size, UINT32_MAX);
@@ -171,6 +172,7 @@ int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_ki
 		       .kind = kind,
 		       .size = kind == POLICY_STREAM ? item->size : 0,
 		       .dense_name = item->node->dense_name,
+		       .prefers = &item->prefers,
 		   },
 	           g);
 	return 0;

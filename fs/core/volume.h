@@ -32,7 +32,17 @@
 #include <uthash.h>
 
 /* Bits of index_inode.flags beside INDEX_INODE_XATTRS. */
-enum { NODE_CAPABILITY = 2 /* may have security.capability */ };
+enum {
+	NODE_CAPABILITY = 2, /* may have security.capability */
+	NODE_PREFERS = 4     /* may have the attributes of struct preference */
+};
+
+/* How the data of a file is to be stored, as far as users have a say. */
+struct preference {
+	struct codec_choice compress;
+	enum policy_priority priority;
+	bool own_compress, own_priority; /* said by its own extended attributes, not by the mount */
+};
 
 struct node {
 	UT_hash_handle hh;          /* table */
@@ -51,12 +61,14 @@ struct node {
 	uint64_t read_next;     /* where a sequential reader would go on */
 	uint64_t full_from;     /* sequential writer: whole buffers from here on may be sealed */
 	struct map map;
-	unsigned writers;     /* open files that may write */
-	unsigned inflight;    /* batches with items of this node */
-	uint32_t unsealed;    /* bytes in whole, unsealed buffers */
-	uint32_t streak;      /* successive reads that continued at read_next */
-	bool dense_name;      /* it was created with a name that makes dense data likely */
-	bool loaded;          /* attr is filled */
+	struct preference prefers; /* if prefers_known: prefer_node() */
+	unsigned writers;          /* open files that may write */
+	unsigned inflight;         /* batches with items of this node */
+	uint32_t unsealed;         /* bytes in whole, unsealed buffers */
+	uint32_t streak;           /* successive reads that continued at read_next */
+	bool dense_name;           /* it was created with a name that makes dense data likely */
+	bool loaded;               /* attr is filled */
+	bool prefers_known;
 	bool in_index;        /* the index has a row, and may have extents */
 	bool attr_dirty;      /* attr differs from the row */
 	atomic_bool data_due; /* every cut must include its data: renamed over a file, or cloned */
@@ -297,6 +309,7 @@ struct seal_item {
 	uint64_t off;
 	uint64_t size; /* of the file */
 	uint32_t len, pos;
+	struct preference prefers;
 	enum policy_kind kind; /* the cut's */
 	uint64_t chunk;        /* out; 0 when sealing failed */
 	uint32_t chunk_pos;
@@ -314,13 +327,14 @@ struct seal_data {
 	enum policy_kind kind;
 	uint64_t size;   /* of the file; 0: of several, or it does not matter */
 	bool dense_name; /* see struct node */
+	const struct preference *prefers;
 };
 /* Submits a request of which what to seal, as which chunk, and who is told are filled in. Whoever is told calls
  * seal_end last, with the chunk's result: the group may be gone after. g may be NULL. */
 void seal_start(struct core *c, struct pipeline_seal *rq, const struct seal_data *data, struct seal_group *g);
 void seal_end(struct core *c, struct seal_group *g, int ret, const struct err *e);
-/* Seals items [0, n), which stay the caller's if it has a group (and are then filled in), and are copied if it has
- * none. The items' pieces must be marked sealing already, and inflight counted. */
+/* Seals items [0, n) of the same preference, which stay the caller's if it has a group (and are then filled in), and
+ * are copied if it has none. The items' pieces must be marked sealing already, and inflight counted. */
 int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool to_inline,
                 struct seal_group *g) MUST_CHECK;
 int seal_wait(struct core *c, struct seal_group *g) MUST_CHECK;
@@ -426,6 +440,24 @@ int acl_to_mode(const void *acl, size_t len, uint32_t *mode, bool *trivial) MUST
 int acl_chmod(void *acl, size_t len, uint32_t mode) MUST_CHECK;
 /* 0 if it is a well-formed ACL. */
 int acl_check(const void *acl, size_t len) MUST_CHECK;
+
+/* --- prefer.c ----------------------------------------------------------------------------------------------------- */
+
+#define PREFER_COMPRESSION "user.apfs.compression" /* as codec_choice_parse takes it */
+#define PREFER_PRIORITY    "user.apfs.priority"    /* as policy_priority_parse takes it */
+
+bool prefer_is_name(const char *name);
+/* 0 if it is a value for that name, else -EINVAL. */
+int prefer_check(const char *name, const void *value, size_t len) MUST_CHECK;
+/* The preference for an inode of which this is the row's flags: the mount's where it has none of its own. *out is
+ * filled even where its attributes cannot be read. */
+int prefer_of(struct core *c, uint64_t ino, uint32_t flags, struct preference *out) MUST_CHECK;
+/* The same, kept in the node. Under n->lock. */
+void prefer_node(struct core *c, struct node *n, struct preference *out);
+/* Below, at or above 0, as b is to be sorted after, with or before a. */
+int prefer_order(const struct preference *a, const struct preference *b);
+/* Gives a new inode, whose other members are filled in, what its directory has. Under ns. */
+int prefer_inherit(struct core *c, const struct index_inode *parent, struct index_inode *inode) MUST_CHECK;
 
 /* --- compact.c ---------------------------------------------------------------------------------------------------- */
 
