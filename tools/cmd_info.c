@@ -80,8 +80,8 @@ int cmd_info(int argc, char **argv)
 	const char *path = command_argument(
 	    argc, argv, "PATH",
 	    "Describes PATH: a store (format, uuid, cipher, key slots; no passphrase is needed), a mount "
-	    "(files, bytes, ratio, segments), or a file or directory under a mount (chunks, codecs, "
-	    "ratio).\v" EXIT_STATUS_HELP);
+	    "(files, bytes, ratio, segments), or a file or directory under a mount (chunks, "
+	    "frames, codecs, ratio, and what decides them).\v" EXIT_STATUS_HELP);
 	struct err e = {0};
 	struct stat st;
 

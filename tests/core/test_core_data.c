@@ -1,4 +1,5 @@
 /* File data: sizes, holes, what lives on unlinked, what is durable. */
+#include "base/option.h"
 #include "tests/core/support.h"
 
 #include <errno.h>
@@ -417,7 +418,7 @@ static void test_chunk_size(void **state)
 {
 	static const uint32_t sizes[] = {256 << 10, 1 << 20, 4 << 20};
 	struct fixture *f = *state;
-	char *text, want[32], name[16];
+	char *text, want[64], name[16], size[32];
 	uint64_t seed = rng_seed(1);
 	char *buf = malloc(4 * MIB);
 
@@ -432,7 +433,8 @@ static void test_chunk_size(void **state)
 		put(f, file, buf, 4 * MIB, 0);
 		sync_all(f);
 		assert_int_equal(core_info(f->core, file, &text), 0);
-		(void)snprintf(want, sizeof(want), " %zu (0 in the index)", 4 * MIB / sizes[i]);
+		(void)snprintf(want, sizeof(want), " %zu, of %s (0 in the index)", 4 * MIB / sizes[i],
+		               option_format_size(sizes[i], size, sizeof(size)));
 		assert_non_null(strstr(text, want));
 		free(text);
 	}

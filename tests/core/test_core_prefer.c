@@ -39,7 +39,7 @@ static void assert_codecs(struct fixture *f, uint64_t ino, const char *codec, co
 	char *text = NULL, *frames;
 
 	assert_int_equal(core_info(f->core, ino, &text), 0);
-	frames = strstr(text, "frames:");
+	frames = strstr(text, "codecs:");
 	assert_non_null(frames);
 	*strchr(frames, '\n') = 0;
 	if (!strstr(frames, codec) || strstr(frames, not_codec))

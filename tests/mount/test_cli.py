@@ -1,6 +1,7 @@
 """The command line: what is said, exit statuses, where passphrases come from, mount(8), signals."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -271,8 +272,41 @@ def info():
         for word in ("inodes", "logical", "ratio", "segments", "dead"):
             check(word in out, f"info of a mount lacks {word}:\n{out}")
         out = run(tool("apfs"), "info", v.path("f"))
-        for word in ("chunks", "zstd", "ratio"):
+        for word in ("chunks", "frames", "zstd", "ratio", "compression:", "the mount's", "decided by:", "small files"):
             check(word in out, f"info of a file lacks {word}:\n{out}")
+        check(get_attribute(v.path("f"), "user.apfs.info") == out.encode(), "the attribute says something else")
+
+
+def get_attribute(path, name):
+    return os.getxattr(path, name).rstrip(b"\n") + b"\n"
+
+
+def preferences():
+    """Extended attributes that say how a directory's files are stored."""
+    need()
+    with Volume() as v:
+        os.mkdir(v.path("d"))
+        os.setxattr(v.path("d"), "user.apfs.compression", b"lz4")
+        os.setxattr(v.path("d"), "user.apfs.priority", b"speed")
+        for name in ("d/f", "g"):
+            put(v.path(name), b"text " * 10000)
+        for name, value in (("user.apfs.compression", b"rar"), ("user.apfs.priority", b""), ("user.apfs.info", b"x")):
+            try:
+                os.setxattr(v.path("d"), name, value)
+                check(False, f"{name} can be {value}")
+            except OSError as e:
+                check(e.errno == (errno.EPERM if name.endswith("info") else errno.EINVAL), f"{name}: {e}")
+        check(os.listxattr(v.path("d/f")) == ["user.apfs.compression", "user.apfs.priority"], os.listxattr(v.path("d/f")))
+        check(os.listxattr(v.path("g")) == [], os.listxattr(v.path("g")))
+        v.remount()
+        for name, codec, source in (("d/f", "lz4", "said by user.apfs.compression"), ("g", "zstd", "the mount's")):
+            out = run(tool("apfs"), "info", v.path(name))
+            check(f"codecs:          {codec} " in out and source in out, f"info of {name}:\n{out}")
+        check("said by user.apfs.priority" in run(tool("apfs"), "info", v.path("d")), "info of a directory")
+        v.remount("--compress", "zstd:3")  # which comes first
+        put(v.path("d/f"), b"text " * 10000)
+        v.sync()
+        check("codecs:          zstd " in run(tool("apfs"), "info", v.path("d/f")), "the attribute came first")
 
 
 def config():
@@ -407,6 +441,7 @@ main(
     syncs,
     read_only,
     info,
+    preferences,
     config,
     formats,
     init_and_mount,
