@@ -91,6 +91,10 @@ int policy_level_highest(struct codec_choice choice, enum policy_priority priori
 struct codec_choice policy_codec(struct codec_choice choice, enum policy_priority priority, enum policy_kind kind,
                                  enum policy_sample sample, int step);
 
+/* The same for data that has not been changed for long, when nobody waits for the CPU. */
+struct codec_choice policy_codec_cold(struct codec_choice choice, enum policy_priority priority,
+                                      enum policy_sample sample);
+
 /* --- workers, tokens, requests ------------------------------------------------------------------------------------ */
 
 /* Codec and cipher runs at once: all cores but one, or all where there are one or two. */

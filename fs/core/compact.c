@@ -243,7 +243,7 @@ static int step(struct core *c, enum mode mode)
 	if (ret)
 		return ret;
 	before = k->pass;
-	k->pass.merge = mode != MODE_BUSY && mode != MODE_URGENT;
+	k->pass.thorough = mode != MODE_BUSY && mode != MODE_URGENT;
 	ret = copy_make(c, &k->pass, k->buffer, room, &copy, &e);
 	if (!ret && copy) {
 		ret = cut_wait_copy(c, copy);

@@ -21,7 +21,7 @@ struct compact_pass {
 	uint64_t after;   /* chunks up to this id are done */
 	uint64_t last;    /* chunks above this id are left alone */
 	uint32_t pos;     /* of the next chunk: what lies before it is done */
-	bool merge;       /* gather the fragments of files around those of the victim */
+	bool thorough;    /* gather the fragments of files around those of the victim, and compress cold data harder */
 	bool end;         /* nothing is left to visit */
 };
 
@@ -42,6 +42,7 @@ struct copy_part {
 	uint32_t pos, len;
 	struct preference prefers;
 	enum policy_kind kind;
+	bool cold;   /* its file has not been changed for long: compress it harder */
 	bool read;   /* data holds them */
 	uint32_t to; /* number of the new chunk in the copy, and the place in it */
 	uint32_t to_pos;

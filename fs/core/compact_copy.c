@@ -104,6 +104,12 @@ static int copy_read(struct copy *cp)
 
 /* --- sealing ------------------------------------------------------------------------------------------------------ */
 
+/* May share a chunk. */
+static bool alike(const struct copy_part *x, const struct copy_part *y)
+{
+	return x->kind == y->kind && x->cold == y->cold && !prefer_order(&x->prefers, &y->prefers);
+}
+
 /* Small files lie together by directory, everything else by file. */
 static int by_place(const void *a, const void *b)
 {
@@ -112,6 +118,8 @@ static int by_place(const void *a, const void *b)
 
 	if (x->kind != y->kind)
 		return x->kind < y->kind ? -1 : 1;
+	if (x->cold != y->cold)
+		return x->cold ? 1 : -1;
 	if (order)
 		return order;
 	if (x->kind == POLICY_PACKED && x->parent != y->parent)
@@ -140,9 +148,7 @@ static int copy_arrange(struct copy *cp)
 		uint32_t limit = policy_chunk_limit(&cp->core->policy, 0, first->kind, first->size);
 
 		*k = (struct copy_chunk){.id = atomic_fetch_add(&cp->core->next_chunk, 1), .first = &cp->order[i]};
-		while (i < n && cp->order[i]->kind == first->kind &&
-		       !prefer_order(&cp->order[i]->prefers, &first->prefers) &&
-		       (!k->parts || k->len + cp->order[i]->len <= limit)) {
+		while (i < n && alike(cp->order[i], first) && (!k->parts || k->len + cp->order[i]->len <= limit)) {
 			cp->order[i]->to = (uint32_t)cp->chunks;
 			cp->order[i]->to_pos = k->len;
 			k->len += cp->order[i]->len;
@@ -175,6 +181,7 @@ static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk 
 
 static int chunk_submit(struct copy *cp, const struct copy_chunk *k)
 {
+	const struct copy_part *first = k->first[0];
 	struct copy_batch *b = malloc(sizeof(*b) + k->parts * sizeof(b->item[0]));
 
 	if (!b)
@@ -187,7 +194,12 @@ static int chunk_submit(struct copy *cp, const struct copy_chunk *k)
 	}
 	b->rq = (struct pipeline_seal){
 	    .item = b->item, .nitems = k->parts, .chunk_id = k->id, .done = batch_done, .arg = b};
-	seal_start(cp->core, &b->rq, &(struct seal_data){.kind = k->first[0]->kind, .prefers = &k->first[0]->prefers},
+	seal_start(cp->core, &b->rq,
+	           &(struct seal_data){
+		       .kind = first->kind,
+		       .prefers = &first->prefers,
+		       .cold = first->cold,
+		   },
 	           &cp->sealing);
 	return 0;
 }

@@ -12,6 +12,7 @@
 #define REGION        ((uint64_t)1 << 20)   /* bytes of a file that are gathered at once, at most */
 #define REGION_PIECES 1024u                 /* extents of a region that are looked at */
 #define FRAGMENT      ((uint64_t)32 << 10)  /* bytes: pieces of a region that on average are smaller are gathered */
+#define COLD_AGE      3600                  /* seconds since a file's last change */
 #define MERGE_FILE    ((uint64_t)256 << 10) /* bytes: smaller files are one piece soon enough */
 
 static int add_extent(struct copy *cp, uint64_t ino, const struct index_extent *x, bool merged)
@@ -29,7 +30,13 @@ struct file {
 	uint64_t ino, size, parent;
 	struct preference prefers;
 	bool dirty; /* written to, and not yet stored */
+	bool cold;  /* not changed for long */
 };
+
+static bool is_cold(const struct core *c, const struct index_inode *row)
+{
+	return row->ctime.sec < core_now(c).sec - COLD_AGE;
+}
 
 static int file_get(struct core *c, uint64_t ino, struct file *f)
 {
@@ -45,6 +52,7 @@ static int file_get(struct core *c, uint64_t ino, struct file *f)
 			f->size = n->attr.size;
 			f->parent = n->attr.parent;
 			f->dirty = n->map.dirty;
+			f->cold = is_cold(c, &n->attr);
 			prefer_node(c, n, &f->prefers);
 		}
 	}
@@ -56,6 +64,7 @@ static int file_get(struct core *c, uint64_t ino, struct file *f)
 	if (!ret) {
 		f->size = row.size;
 		f->parent = row.parent;
+		f->cold = is_cold(c, &row);
 		ret = prefer_of(c, ino, row.flags, &f->prefers);
 	}
 	return ret == -ENOENT ? 0 : ret; /* deleted meanwhile: so are its extents */
@@ -193,7 +202,7 @@ static int plan_window(struct copy *cp, const struct compact_pass *pass, const s
 			cp->used += left;
 			return 0;
 		}
-		if (pass->merge && x->len < FRAGMENT) {
+		if (pass->thorough && x->len < FRAGMENT) {
 			int ret = plan_region(cp, e[i].ino, x);
 
 			if (ret < 0)
@@ -291,6 +300,7 @@ static int add_parts(struct copy *cp, const struct copy_extent *e, const struct 
 		                       .pos = (uint32_t)start,
 		                       .len = (uint32_t)len,
 		                       .prefers = f->prefers,
+		                       .cold = f->cold,
 		                       .kind = policy_kind(f->size, e->merged ? UINT64_MAX : e->x.len)};
 		start += len;
 	}
@@ -317,6 +327,7 @@ int copy_plan(struct copy *cp, struct compact_pass *pass)
 			continue;
 		if (f.ino != e->ino)
 			ret = file_get(cp->core, e->ino, &f);
+		f.cold = f.cold && pass->thorough;
 		if (!ret)
 			ret = add_parts(cp, e, &f, e->x.chunk_off > covered ? e->x.chunk_off : covered);
 		covered = end;

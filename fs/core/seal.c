@@ -72,11 +72,12 @@ static enum policy_sample sample(const struct pipeline_seal *rq, bool dense_name
 
 void seal_start(struct core *c, struct pipeline_seal *rq, const struct seal_data *data, struct seal_group *g)
 {
-	bool chosen = policy_level_is_free(data->prefers->compress);
+	const struct preference *p = data->prefers;
+	enum policy_sample s = policy_level_is_free(p->compress) ? sample(rq, data->dense_name) : POLICY_SAMPLE_USUAL;
 
 	rq->sequence = atomic_fetch_add(&c->next_sequence, 1);
-	rq->choice = policy_codec(data->prefers->compress, data->prefers->priority, data->kind,
-	                          chosen ? sample(rq, data->dense_name) : POLICY_SAMPLE_USUAL, 0);
+	rq->choice = data->cold ? policy_codec_cold(p->compress, p->priority, s)
+	                        : policy_codec(p->compress, p->priority, data->kind, s, 0);
 	rq->frame_size = policy_frame_size(data->kind);
 	rq->workers = policy_workers(&c->policy, data->size, UINT32_MAX);
 	{

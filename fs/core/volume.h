@@ -327,6 +327,7 @@ struct seal_data {
 	enum policy_kind kind;
 	uint64_t size;   /* of the file; 0: of several, or it does not matter */
 	bool dense_name; /* see struct node */
+	bool cold;       /* nobody waits, and it is not likely to be replaced soon */
 	const struct preference *prefers;
 };
 /* Submits a request of which what to seal, as which chunk, and who is told are filled in. Whoever is told calls

@@ -172,6 +172,71 @@ static void test_compaction(void **state)
 	}
 }
 
+static double ratio_of(struct fixture *f, uint64_t ino)
+{
+	char *text = NULL, *ratio;
+
+	assert_int_equal(core_info(f->core, ino, &text), 0);
+	ratio = strstr(text, "ratio:");
+	assert_non_null(ratio);
+	double r = strtod(ratio + strlen("ratio:"), NULL);
+	free(text);
+	return r;
+}
+
+/* Words in no order: a fast level finds less of them than a high one. */
+static void put_words(struct fixture *f, uint64_t ino, size_t len)
+{
+	char *buf = malloc(len + 16);
+	uint64_t rng = rng_seed(7);
+	size_t n = 0;
+
+	assert_non_null(buf);
+	while (n < len) {
+		uint64_t word = rng_below(&rng, 3000) * 0x9e3779b97f4a7c15;
+
+		for (unsigned i = 0; i < 3 + word % 7; i++)
+			buf[n++] = (char)('a' + (word >> (8 * i + 5)) % 26);
+		buf[n++] = ' ';
+	}
+	for (size_t off = 0; off < len; off += MIB)
+		put(f, ino, buf + off, len - off < MIB ? len - off : MIB, off);
+	free(buf);
+}
+
+/* What has not been changed for an hour is compressed harder when it is moved; a level that somebody chose is kept. */
+static void test_cold(void **state)
+{
+	struct fixture *f = *state;
+	double hot, cold, fixed, after;
+
+	f->options.compress = (struct codec_choice){CODEC_ZSTD, 0};
+	fixture_remount(f);
+	uint64_t ino = make(f, CORE_ROOT, "a", S_IFREG | 0644), held = make(f, CORE_ROOT, "b", S_IFREG | 0644);
+	assert_int_equal(set(f, held, COMPRESSION, "zstd:1"), 0);
+	put_words(f, ino, 2 * MIB);
+	put_words(f, held, 2 * MIB);
+	for (int aged = 0; aged < 2; aged++) {
+		uint64_t drop = make(f, CORE_ROOT, aged ? "c" : "d", S_IFREG | 0644);
+		struct clock_time now = test_clock_now(&f->clock);
+
+		put_words(f, drop, MIB);
+		sync_all(f);
+		hot = ratio_of(f, ino);
+		fixed = ratio_of(f, held);
+		now.sec += aged ? 200 : 3500;
+		test_clock_set(&f->clock, now);
+		assert_int_equal(core_unlink(f->core, CORE_ROOT, aged ? "c" : "d"), 0);
+		core_forget(f->core, drop, 1);
+		sync_all(f);
+		assert_int_equal(compact_run(f->core, true), 0);
+		cold = ratio_of(f, ino);
+		after = ratio_of(f, held);
+		assert_true(aged ? cold > hot * 1.05 : cold < hot * 1.01 && cold > hot * 0.99);
+		assert_true(after < fixed * 1.01 && after > fixed * 0.99);
+	}
+}
+
 /* What was given when mounting comes first. */
 static void test_fixed(void **state)
 {
@@ -197,7 +262,8 @@ static void test_fixed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_values), TEST(test_inheritance), TEST(test_codecs), TEST(test_compaction), TEST(test_fixed),
+	    TEST(test_values),     TEST(test_inheritance), TEST(test_codecs),
+	    TEST(test_compaction), TEST(test_cold),        TEST(test_fixed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -195,6 +195,35 @@ static void test_codec(void **state)
 }
 
 /* Every codec takes every level that the policy may choose. */
+static void test_codec_cold(void **state)
+{
+	static const struct {
+		struct codec_choice choice;
+		enum policy_priority priority;
+		enum policy_sample sample;
+		struct codec_choice want;
+	} table[] = {
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_SAMPLE_USUAL, {CODEC_ZSTD, 9}},
+	    {{CODEC_AUTO, 0}, POLICY_SPEED, POLICY_SAMPLE_USUAL, {CODEC_LZ4, 9}},
+	    {{CODEC_AUTO, 0}, POLICY_RATIO, POLICY_SAMPLE_USUAL, {CODEC_BROTLI, 9}},
+	    {{CODEC_LZ4, 0}, POLICY_BALANCED, POLICY_SAMPLE_USUAL, {CODEC_LZ4, 9}},
+	    /* it would gain nothing */
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_SAMPLE_DENSE, {CODEC_ZSTD, -5}},
+	    {{CODEC_AUTO, 0}, POLICY_BALANCED, POLICY_SAMPLE_PLAIN, {CODEC_ZSTD, -1}},
+	    /* named by the user */
+	    {{CODEC_ZSTD, 3}, POLICY_RATIO, POLICY_SAMPLE_USUAL, {CODEC_ZSTD, 3}},
+	    {{CODEC_STORED, 0}, POLICY_RATIO, POLICY_SAMPLE_USUAL, {CODEC_STORED, 0}},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct codec_choice got = policy_codec_cold(table[i].choice, table[i].priority, table[i].sample);
+
+		assert_int_equal(got.codec, table[i].want.codec);
+		assert_int_equal(got.level, table[i].want.level);
+	}
+}
+
 static void test_levels_exist(void **state)
 {
 	static const enum codec_id codecs[] = {CODEC_AUTO, CODEC_LZ4, CODEC_ZSTD, CODEC_BROTLI};
@@ -367,13 +396,14 @@ static void test_inline(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_chunk_size),   cmocka_unit_test(test_chunk_size_grows),
-	    cmocka_unit_test(test_kind),         cmocka_unit_test(test_chunk_limits),
-	    cmocka_unit_test(test_codec),        cmocka_unit_test(test_levels_exist),
-	    cmocka_unit_test(test_sample),       cmocka_unit_test(test_names),
-	    cmocka_unit_test(test_priority),     cmocka_unit_test(test_tokens),
-	    cmocka_unit_test(test_workers_size), cmocka_unit_test(test_workers_cap),
-	    cmocka_unit_test(test_workers),      cmocka_unit_test(test_inline),
+	    cmocka_unit_test(test_chunk_size),  cmocka_unit_test(test_chunk_size_grows),
+	    cmocka_unit_test(test_kind),        cmocka_unit_test(test_chunk_limits),
+	    cmocka_unit_test(test_codec),       cmocka_unit_test(test_levels_exist),
+	    cmocka_unit_test(test_codec_cold),  cmocka_unit_test(test_sample),
+	    cmocka_unit_test(test_names),       cmocka_unit_test(test_priority),
+	    cmocka_unit_test(test_tokens),      cmocka_unit_test(test_workers_size),
+	    cmocka_unit_test(test_workers_cap), cmocka_unit_test(test_workers),
+	    cmocka_unit_test(test_inline),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
