@@ -10,26 +10,22 @@ other round in reverse order, so that a machine that drifts drifts for all. "Col
 caches, which needs root. Sequential writes end with fsync. Everything is taken away at the end.
 """
 
-import argparse
 import contextlib
-import datetime
 import json
 import os
-import platform
-import random
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import report
 import systems
+from data import LINUX, make_random, make_text
+from report import MIB, choose
 from fusemount import Failure, disk_usage, mounted, run
 
-MIB = 1 << 20
-LINUX = "/usr/src/linux-source-6.1.tar.xz"
 # 14,795 files, 200 MB
 TREE = (
     "fs include kernel lib mm block crypto security net sound init ipc io_uring certs usr virt samples rust".split()
@@ -68,47 +64,8 @@ class Data:
         self.random_size = (64 if args.quick else 512) * MIB
         self.files = 1500 if args.quick else None
         self.text = make_text(self.text_size) if "text" in groups else None
-        source = random.Random(1)
-        self.random = (b"".join(source.randbytes(1 << 20) for _ in range(self.random_size >> 20))
-                       if "random" in groups else None)
+        self.random = make_random(self.random_size) if "random" in groups else None
         self.tar, self.tree_usage = make_tree(work, self.files) if "tree" in groups else (None, 0)
-
-
-def text_sources():
-    """Headers, documentation and objects of the machine, in turn; then kernel source, if they do not suffice."""
-    kinds = (
-        ("/usr/include", ()),
-        ("/usr/share/doc", ()),
-        ("/usr/lib/x86_64-linux-gnu", (".a", ".o")),
-        ("/usr/lib", (".o", ".a", ".so")),
-    )
-    lists = []
-    for root, suffixes in kinds:
-        found = []
-        for folder, dirs, names in os.walk(root):
-            dirs.sort()
-            for name in sorted(names):
-                path = os.path.join(folder, name)
-                if (not suffixes or name.endswith(suffixes)) and os.path.isfile(path) and not name.endswith((".gz", ".png")):
-                    found.append(path)
-        lists.append(found)
-    while any(lists):
-        for found in lists:
-            yield from found[:50]
-            del found[:50]
-
-
-def make_text(size):
-    out = bytearray()
-    for path in text_sources():
-        with contextlib.suppress(OSError):
-            with open(path, "rb") as f:
-                out += f.read(min(8 * MIB, size - len(out)))
-        if len(out) >= size:
-            return bytes(out)
-    while out and len(out) < size:
-        out += out[: size - len(out)]
-    return bytes(out)
 
 
 def make_tree(work, limit):
@@ -256,59 +213,35 @@ def measure_all(args, chosen, rows, work, results):
 
 
 def middle(row, values):
-    return max(values) if row == "memory" else statistics.median(values)
+    return max(values) if row == "memory" else report.middle(values)
+
+
+def middles(results):
+    """row -> system -> figure"""
+    return {row: {n: middle(row, v) for n, v in results["values"][row].items()} for row in ROWS if row in results["values"]}
 
 
 def table(results, chosen):
     names = [c.name for c in chosen]
     others = [n for n in names if n != "apfs"]
-    lines = [
-        "| work | unit | " + " | ".join(names) + " | " + " | ".join(f"apfs / {n}" for n in others) + " |",
-        "|---|---|" + "---:|" * (len(names) + len(others)),
-    ]
-    for row, (what, unit, better) in ROWS.items():
-        found = {n: middle(row, v) for n, v in results["values"].get(row, {}).items()}
-        if not found:
-            continue
-        cells = [f"{found[n]:,.{0 if found[n] >= 100 else 1}f}" if n in found else "" for n in names]
-        for n in others:
-            ratio = found["apfs"] / found[n] if "apfs" in found and found.get(n) else None
-            cells.append(f"{ratio:.2f}" if ratio is not None else "")
-        lines.append(f"| {what} ({'more' if better else 'less'} is better) | {unit} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = []
+    for row, found in middles(results).items():
+        what, unit, better = ROWS[row]
+        ratios = [f"{found['apfs'] / found[n]:.2f}" if "apfs" in found and found.get(n) else "" for n in others]
+        rows.append((f"{what} ({'more' if better else 'less'} is better)", unit, *(found.get(n, "") for n in names), *ratios))
+    return report.markdown(("work", "unit", *names, *(f"apfs / {n}" for n in others)), rows)
 
 
-def machine():
-    model = ""
-    with contextlib.suppress(OSError):
-        with open("/proc/cpuinfo", encoding="utf-8") as f:
-            model = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "")
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "kernel": platform.release(),
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB,
-        "load": os.getloadavg(),
-    }
-
-
-def choose(text, known, what):
-    names = [n.strip() for n in text.split(",") if n.strip()] if text else list(known)
-    for name in names:
-        if name not in known:
-            raise SystemExit(f"bench.py: there is no {what} '{name}'; there are {', '.join(known)}")
-    return [n for n in known if n in names]
+def charts(results, chosen):
+    return {f"{ROWS[row][0]}, {ROWS[row][1]}": {c.name: {c.name: found[c.name]} for c in chosen if c.name in found}
+            for row, found in middles(results).items()}
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__)
     parser.add_argument("--rows", help="of: " + ", ".join(ROWS))
     parser.add_argument("--systems", help="of: " + ", ".join(c.name for c in systems.ALL))
     parser.add_argument("--rounds", type=int, help="3, or 1 with --quick")
-    parser.add_argument("--quick", action="store_true", help="small sizes")
-    parser.add_argument("--json", help="write every value of every round to this file")
-    parser.add_argument("--work", help="where the filesystems and their stores are made (a directory below TMPDIR)")
     parser.add_argument("--apfs-bin", help="the folder of apfs and apfs-mount (build/release/tools)")
     parser.add_argument("--apfs-options", default="", help="further options of apfs-mount, separated by spaces")
     parser.add_argument("--passthrough", help="the binary passthrough_hp (from PATH)")
@@ -328,7 +261,7 @@ def main():
     if args.passthrough:
         systems.Passthrough.binary = os.path.realpath(args.passthrough)
     work = os.path.realpath(tempfile.mkdtemp(prefix="apfs-bench-", dir=args.work))
-    results = {"machine": machine(), "arguments": vars(args), "values": {}, "failures": []}
+    results = {"machine": report.machine(), "arguments": vars(args), "values": {}, "failures": []}
     try:
         chosen = []
         for cls in (c for c in systems.ALL if c.name in names):
@@ -345,9 +278,7 @@ def main():
     print(table(results, chosen))
     for failure in results["failures"]:
         print(f"failed: {failure}")
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(results, f, indent=1)
+    report.save(args, results, charts(results, chosen))
     return 1 if results["failures"] else 0
 
 

@@ -2,13 +2,10 @@
 
 import os
 import shutil
-import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "../tests/mount"))
-
-import fusemount  # noqa: E402
-from fusemount import Failure, disk_usage, run  # noqa: E402
+from report import HERE
+import fusemount
+from fusemount import Failure, disk_usage, run
 
 PASSWORD = "bench"
 
