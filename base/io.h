@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -44,6 +45,7 @@ struct io_ops {
 	int (*truncate)(struct io_file *f, uint64_t size);
 	int (*allocate)(struct io_file *f, uint64_t off, uint64_t len);
 	int (*size)(struct io_file *f, uint64_t *size);
+	int (*map)(struct io_file *f, uint64_t len); /* NULL: there is no such thing */
 	int (*unlink)(struct io *io, const char *path);
 	int (*rename)(struct io *io, const char *from, const char *to);
 	int (*mkdir)(struct io *io, const char *path);
@@ -117,6 +119,14 @@ static inline int MUST_CHECK io_allocate(struct io_file *f, uint64_t off, uint64
 static inline int MUST_CHECK io_size(struct io_file *f, uint64_t *size)
 {
 	return f->io->ops->size(f, size);
+}
+
+/* From now on io_pread may take the first len bytes, which nobody writes any more, out of a mapping. What that does not
+ * give it reads as before, with the same errors: a damaged file never raises a signal. Once, reads may be under way.
+ * Threads that read must not block SIGBUS. -EOPNOTSUPP; -ENOSPC: too much is mapped. */
+static inline int MUST_CHECK io_map(struct io_file *f, uint64_t len)
+{
+	return f->io->ops->map ? f->io->ops->map(f, len) : -EOPNOTSUPP;
 }
 
 static inline int MUST_CHECK io_unlink(struct io *io, const char *path)

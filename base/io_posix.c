@@ -1,10 +1,12 @@
 #include "base/io.h"
+#include "base/io_map.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +26,7 @@ struct posix_io {
 struct posix_file {
 	struct io_file file;
 	int fd;
+	_Atomic(struct io_map *) map; /* NULL: read by pread */
 };
 
 static int dirfd_of(const struct io *io)
@@ -131,22 +134,27 @@ static int posix_open(struct io *io, const char *path, unsigned flags, struct io
 	}
 	f->file.io = io;
 	f->fd = fd;
+	atomic_init(&f->map, NULL);
 	*out = &f->file;
 	return 0;
 }
 
 static void posix_close(struct io_file *f)
 {
+	io_map_free(atomic_load(&((struct posix_file *)f)->map));
 	(void)close(fd_of(f));
 	free(f);
 }
 
 static ssize_t posix_pread(struct io_file *f, void *buf, size_t len, uint64_t off)
 {
+	struct io_map *map = atomic_load_explicit(&((struct posix_file *)f)->map, memory_order_acquire);
 	size_t done = 0;
 
 	if (off > INT64_MAX || len > INT64_MAX - off)
 		return -EINVAL;
+	if (map && io_map_read(map, buf, len, off))
+		return (ssize_t)len;
 	while (done < len) {
 		ssize_t n = pread(fd_of(f), (char *)buf + done, len - done, (off_t)(off + done));
 		if (n < 0 && errno == EINTR)
@@ -219,6 +227,24 @@ static int posix_size(struct io_file *f, uint64_t *size)
 		return -errno;
 	*size = (uint64_t)st.st_size;
 	return 0;
+}
+
+/* No more than the file has: behind its end there is nothing to read. */
+static int posix_map(struct io_file *f, uint64_t len)
+{
+	struct io_map *map;
+	struct stat st;
+
+	if (fstat(fd_of(f), &st))
+		return -errno;
+	if (len > (uint64_t)st.st_size)
+		len = (uint64_t)st.st_size;
+	if (!len || len > SIZE_MAX || atomic_load(&((struct posix_file *)f)->map))
+		return -EINVAL;
+	int ret = io_map_new(fd_of(f), len, &map);
+	if (!ret)
+		atomic_store_explicit(&((struct posix_file *)f)->map, map, memory_order_release);
+	return ret;
 }
 
 static int posix_unlink(struct io *io, const char *path)
@@ -351,6 +377,7 @@ static const struct io_ops posix_ops = {
     .truncate = posix_truncate,
     .allocate = posix_allocate,
     .size = posix_size,
+    .map = posix_map,
     .unlink = posix_unlink,
     .rename = posix_rename,
     .mkdir = posix_mkdir,

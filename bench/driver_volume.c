@@ -54,12 +54,14 @@ static int open_option(struct driver *d, struct core_options *o, const char *tex
 		o->workers = (unsigned)size;
 	else if (!strncmp(text, "memory", len))
 		o->memory = size;
+	else if (!strncmp(text, "mmap", len))
+		o->map_max = size;
 	else
 		ret = -EINVAL;
 	return ret;
 }
 
-/* open DIR [codec=CHOICE] [chunk=BYTES] [workers=N] [memory=BYTES] [noflush] */
+/* open DIR [codec=CHOICE] [chunk=BYTES] [workers=N] [memory=BYTES] [mmap=BYTES] [noflush] */
 int driver_open(struct driver *d, char **arg, unsigned n)
 {
 	struct core_options o = {

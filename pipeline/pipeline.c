@@ -54,6 +54,7 @@ int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct
 					  .suite = suite,
 					  .next_id = o->next_segment,
 					  .full = o->segment_size ? o->segment_size : PIPELINE_SEGMENT_SIZE,
+					  .map_max = o->map_max,
 					  .read_only = o->read_only,
 				      });
 	p->reader = (struct reader){.store = &p->store, .workers = p->workers};

@@ -31,6 +31,7 @@ struct pipeline_options {
 	unsigned workers;        /* threads of the pool, 0: the default for this machine */
 	uint64_t next_segment;   /* the first segment id never used */
 	uint64_t segment_size;   /* bytes, 0: PIPELINE_SEGMENT_SIZE */
+	uint64_t map_max;        /* bytes of segments that are mapped for reading; 0: pread */
 	bool read_only;
 	struct governor *governor; /* borrowed; NULL: threads use the machine as they like */
 };

@@ -50,6 +50,7 @@ void segment_store_init(struct segment_store *s, const struct segment_store_opti
 	s->suite = o->suite;
 	s->next_id = o->next_id;
 	s->full = o->full;
+	s->map_max = o->map_max;
 	s->read_only = o->read_only;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_cond_init(&s->created, NULL);
@@ -196,10 +197,13 @@ void segment_evict_locked(struct segment_store *s)
 
 	while (s->nopen > SEGMENT_OPEN_MAX && (seg = TAILQ_LAST(&s->idle, segment_list))) {
 		idle_remove_locked(s, seg);
+		s->mapped -= seg->mapped;
 		io_close(seg->file);
 		keys_secret_free(seg->key);
 		seg->file = NULL;
 		seg->key = NULL;
+		seg->map_tried = false;
+		seg->mapped = 0;
 		s->nopen--;
 	}
 }
@@ -210,6 +214,7 @@ void segment_put_locked(struct segment_store *s, struct segment *seg)
 		return;
 	if (seg->gone) {
 		s->nopen -= seg->key != NULL;
+		s->mapped -= seg->mapped;
 		segment_free(seg);
 	} else if (seg->key && !seg->current && !seg->dirty) {
 		seg->idle = true;
@@ -310,6 +315,27 @@ static int segment_open(struct segment_store *s, struct segment *seg, struct err
 	return 0;
 }
 
+/* Has a pinned, open segment that nobody appends to any more read through a mapping, if there is room for it. It is
+ * mapped for as long as it is open. */
+static void segment_map(struct segment_store *s, struct segment *seg)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	bool now = seg->file && !seg->map_tried && !seg->current && !seg->writers && seg->size &&
+	           seg->size <= s->map_max - s->mapped;
+	if (now) {
+		seg->map_tried = true;
+		seg->mapped = seg->size;
+		s->mapped += seg->mapped;
+	}
+	(void)pthread_mutex_unlock(&s->lock);
+	if (!now || !io_map(seg->file, seg->mapped))
+		return;
+
+	SCOPED_LOCK(&s->lock);
+	s->mapped -= seg->mapped;
+	seg->mapped = 0;
+}
+
 int segment_get(struct segment_store *s, uint64_t id, struct segment **out, struct err *e)
 {
 	(void)pthread_mutex_lock(&s->lock);
@@ -324,11 +350,14 @@ int segment_get(struct segment_store *s, uint64_t id, struct segment **out, stru
 		return err_set(e, -ENOENT, ERR_FORMAT, "segment %llu is not known", (unsigned long long)id);
 
 	int ret = open ? 0 : segment_open(s, seg, e);
-	if (ret)
+	if (ret) {
 		segment_put(s, seg);
-	else
-		*out = seg;
-	return ret;
+		return ret;
+	}
+	if (s->map_max)
+		segment_map(s, seg);
+	*out = seg;
+	return 0;
 }
 
 /* --- deleting ----------------------------------------------------------------------------------------------------- */

@@ -50,6 +50,8 @@ struct segment {
 	uint8_t header[PIPELINE_HEADER_MAX];
 	unsigned refs;       /* readers, writers and the syncing thread */
 	unsigned writers;    /* chunks being sealed under its key */
+	bool map_tried;      /* since it was opened */
+	uint64_t mapped;     /* bytes */
 	bool current;        /* the one that new chunks go to */
 	bool dirty, idle;    /* on the list of that name */
 	bool made;           /* by this mount: on the list of that name */
@@ -80,7 +82,8 @@ struct segment_store {
 	RB_HEAD(segment_tree, segment) by_id;
 	TAILQ_HEAD(segment_list, segment) idle, dirty, made; /* idle: open, unused, the latest first */
 	unsigned nopen;
-	uint64_t next_id, full; /* full: bytes from which on a segment takes no more */
+	uint64_t mapped, map_max; /* bytes of segments that are, and may be, mapped for reading */
+	uint64_t next_id, full;   /* full: bytes from which on a segment takes no more */
 
 	struct segment *current, *current_inline, *ready; /* ready: made ahead, not yet known by an id */
 	bool creating;                                    /* by some thread */
@@ -103,7 +106,7 @@ struct segment_store_options {
 	struct governor *governor;
 	const uint8_t *uuid;
 	enum cipher_suite suite;
-	uint64_t next_id, full;
+	uint64_t next_id, full, map_max;
 	bool read_only;
 };
 

@@ -160,7 +160,8 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-/* Workers take no signals: those are for the threads that know what to do with them. */
+/* Workers take no signals: those are for the threads that know what to do with them. But that a mapping cannot be read
+ * (base/io_map.h) is a matter of the thread that reads it. */
 static int worker_start(struct workers *w, struct worker *me)
 {
 	sigset_t all, old;
@@ -170,6 +171,7 @@ static int worker_start(struct workers *w, struct worker *me)
 	if (ret)
 		return ret;
 	(void)sigfillset(&all);
+	(void)sigdelset(&all, SIGBUS);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = -pthread_create(&me->thread, NULL, worker_main, me);
 	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -186,6 +186,7 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	    .cpu_tokens = (unsigned)settings_number(s, SETTING_CPU_TOKENS),
 	    .io_tokens = (unsigned)settings_number(s, SETTING_IO_TOKENS),
 	    .no_governance = settings_number(s, SETTING_NO_GOVERNANCE) != 0,
+	    .map_max = settings_number(s, SETTING_MMAP),
 	    .read_only = m->o->read_only,
 	    .noatime = m->o->noatime,
 	    .compact_on_demand = settings_number(s, SETTING_NO_COMPACT) != 0,

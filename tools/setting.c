@@ -36,6 +36,8 @@ const struct setting_def setting_defs[SETTING_COUNT] = {
                            "How many may read, append to and sync segments at once, 1 to 1024"},
     [SETTING_NO_GOVERNANCE] = {"no-governance", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
                                "Neither is limited, and nobody waits for a turn"},
+    [SETTING_MMAP] = {"mmap", "SIZE", SETTING_K_SIZE, SETTING_G_MOUNT, 0, NOLIM, NULL, "0",
+                      "Map up to SIZE of STORE's segments to read them, instead of reading piece by piece"},
     [SETTING_CIPHER] =
 	{"cipher", "SUITE", SETTING_K_WORD, SETTING_G_STORE, 0, 0,
          "auto aes-256-gcm chacha20-poly1305 xchacha20-poly1305", "auto",

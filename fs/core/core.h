@@ -41,6 +41,7 @@ struct core_options {
 	unsigned io_tokens;    /* and that may read, append to or sync segments; 0: by policy */
 	bool no_governance;    /* no tokens: all threads may */
 	uint64_t segment_size; /* bytes of a segment file; 0: 64 MiB, less on a small disk */
+	uint64_t map_max;      /* bytes of segments that are mapped for reading; 0: none */
 	bool read_only, noatime;
 	bool no_compact;           /* no thread that compacts */
 	bool compact_on_demand;    /* it works only when asked, or when STORE is full */

@@ -125,6 +125,7 @@ static int pipeline_init(struct core *c, struct err *e)
 	                             .suite = info->suite,
 	                             .workers = c->opt.workers,
 	                             .segment_size = c->opt.segment_size ? c->opt.segment_size : c->space.segment,
+	                             .map_max = c->opt.map_max,
 	                             .read_only = c->opt.read_only,
 	                             .governor = c->governor};
 	uint64_t last;

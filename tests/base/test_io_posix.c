@@ -457,16 +457,128 @@ static void test_signals(void **state)
 	assert_true(signals > 0);
 }
 
+/* Whether some file of the test's directory is mapped. */
+static bool is_mapped(const struct fixture *fx)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	char line[4096];
+	bool found = false;
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		found = found || strstr(line, fx->dir);
+	(void)fclose(f);
+	return found;
+}
+
+/* A mapping that loses its pages is no reason for a signal: what the file has is read, and no more. */
+static void test_map_truncated(void **state)
+{
+	struct fixture *fx = *state;
+	static char buf[65536], got[65536];
+	struct io_file *f, *other;
+
+	for (size_t i = 0; i < sizeof(buf); i++)
+		buf[i] = (char)(i * 7 / 3);
+	assert_int_equal(io_open(fx->io, "f", IO_WRITE | IO_CREATE, &f), 0);
+	assert_int_equal(io_map(f, 65536), -EINVAL); /* empty */
+	assert_int_equal(io_pwrite(f, buf, sizeof(buf), 0), 0);
+	assert_int_equal(io_open(fx->io, "f", IO_READ, &other), 0);
+	assert_int_equal(io_map(f, 1 << 20), 0);
+	assert_int_equal(io_map(f, 65536), -EINVAL);
+	assert_int_equal(io_map(other, 8192), 0);
+	assert_true(is_mapped(fx));
+	assert_int_equal(io_pread(f, got, sizeof(got), 0), 65536);
+	assert_memory_equal(got, buf, sizeof(buf));
+	assert_int_equal(io_pread(f, got, 65536, 60000), 5536); /* beyond the mapping */
+	assert_int_equal(io_pread(other, got, 8192, 4096), 8192);
+	assert_memory_equal(got, buf + 4096, 8192);
+
+	assert_int_equal(truncate(in_dir(fx, "f"), 10000), 0);
+	memset(got, 1, sizeof(got));
+	assert_int_equal(io_pread(f, got, sizeof(got), 0), 10000);
+	assert_memory_equal(got, buf, 10000);
+	assert_int_equal(io_pread(f, got, 100, 20000), 0);
+	assert_int_equal(io_pread(f, got, 100, 5000), 100); /* from the file, now */
+	assert_memory_equal(got, buf + 5000, 100);
+	assert_int_equal(io_pread(other, got, 8192, 0), 8192); /* untouched */
+	assert_memory_equal(got, buf, 8192);
+	io_close(f);
+	io_close(other);
+	assert_false(is_mapped(fx));
+}
+
+/* More than can be mapped at a time are read otherwise, and places are used again. */
+static void test_map_many(void **state)
+{
+	struct fixture *fx = *state;
+	struct io_file *f[300];
+	unsigned mapped = 0;
+
+	for (unsigned i = 0; i < 300; i++) {
+		char byte = 0;
+
+		assert_int_equal(io_open(fx->io, "f", IO_WRITE | IO_CREATE, &f[i]), 0);
+		assert_int_equal(io_pwrite(f[i], "x", 1, 0), 0);
+		int ret = io_map(f[i], 1);
+		assert_true(!ret || ret == -ENOSPC);
+		mapped += !ret;
+		assert_int_equal(io_pread(f[i], &byte, 1, 0), 1);
+		assert_int_equal(byte, 'x');
+	}
+	assert_int_equal(mapped, 256);
+	io_close(f[7]);
+	assert_int_equal(io_map(f[299], 1), 0);
+	for (unsigned i = 0; i < 300; i++)
+		if (i != 7)
+			io_close(f[i]);
+}
+
+static void leave(int sig)
+{
+	(void)sig;
+	_exit(77);
+}
+
+/* Somebody else's SIGBUS ends the process, or goes to who wants it, as if nothing were mapped. */
+static void test_map_foreign(void **state)
+{
+	struct fixture *fx = *state;
+	struct io_file *f;
+	int status;
+
+	assert_int_equal(io_open(fx->io, "f", IO_WRITE | IO_CREATE, &f), 0);
+	assert_int_equal(io_pwrite(f, "x", 1, 0), 0);
+	for (int sent = 0; sent < 2; sent++) {
+		pid_t child = fork();
+		if (!child) {
+			(void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+			(void)signal(SIGBUS, sent ? SIG_DFL : leave);
+			if (io_map(f, 1))
+				_exit(1);
+			(void)raise(SIGBUS);
+			_exit(2);
+		}
+		assert_int_equal(waitpid(child, &status, 0), child);
+		if (sent)
+			assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+		else
+			assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 77);
+	}
+	io_close(f);
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    T(test_new_errors), T(test_read_write),        T(test_offsets_beyond_range),
-	    T(test_allocate),   T(test_short_write),       T(test_directories),
-	    T(test_names),      T(test_paths_stay_inside), T(test_space),
-	    T(test_lock),       T(test_lock_file),         T(test_lock_ends_with_its_process),
-	    T(test_read_file),  T(test_replace_file),      T(test_signals),
+	    T(test_new_errors),    T(test_read_write),        T(test_offsets_beyond_range),
+	    T(test_allocate),      T(test_short_write),       T(test_directories),
+	    T(test_names),         T(test_paths_stay_inside), T(test_space),
+	    T(test_lock),          T(test_lock_file),         T(test_lock_ends_with_its_process),
+	    T(test_read_file),     T(test_replace_file),      T(test_signals),
+	    T(test_map_truncated), T(test_map_many),          T(test_map_foreign),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

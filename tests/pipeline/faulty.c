@@ -111,6 +111,11 @@ static int faulty_size(struct io_file *f, uint64_t *size)
 	return ret ? ret : io_size(inner_of(f), size);
 }
 
+static int faulty_map(struct io_file *f, uint64_t len)
+{
+	return io_map(inner_of(f), len);
+}
+
 static int faulty_unlink(struct io *io, const char *path)
 {
 	int ret = meet(io, FAULTY_UNLINK);
@@ -171,6 +176,7 @@ static const struct io_ops faulty_ops = {
     .truncate = faulty_truncate,
     .allocate = faulty_allocate,
     .size = faulty_size,
+    .map = faulty_map,
     .unlink = faulty_unlink,
     .rename = faulty_rename,
     .mkdir = faulty_mkdir,

@@ -4,6 +4,8 @@
 #include "tests/pipeline/rig.h"
 
 #include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -302,12 +304,90 @@ static void test_no_plaintext(void **state)
 	rig_release(&r);
 }
 
+/* Reads a chunk in a worker, which blocks signals. */
+struct background {
+	struct rig *r;
+	const struct pipeline_chunk *chunk;
+	atomic_int ret; /* 1: not yet */
+};
+
+static void read_behind(void *arg)
+{
+	struct background *b = arg;
+	struct err e = {0};
+	uint8_t *data;
+
+	atomic_store(&b->ret, rig_read(b->r, b->chunk, &data, &e));
+	free(data);
+}
+
+static unsigned mapped_segments(const struct rig *r)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	char line[4096];
+	unsigned found = 0;
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		found += strstr(line, r->dir) != NULL;
+	(void)fclose(f);
+	return found;
+}
+
+/* Segments that are mapped and cut short while they are: an error as any other, in any thread. */
+static void test_mapped(void **state)
+{
+	static uint8_t plain[4][4 * 65536];
+	struct pipeline_item item[4][4];
+	struct pipeline_chunk *chunk[4];
+	struct pipeline_segment seg;
+	struct rig r;
+	char path[128];
+
+	(void)state;
+	rig_init(&r, CIPHER_AES_256_GCM);
+	for (unsigned i = 0; i < 4; i++) {
+		rig_fill_items(RIG_RANDOM, i, plain[i], item[i], 4);
+		assert_int_equal(rig_seal(&r, item[i], 4, "off", 65536, false, &chunk[i]), 0);
+		pipeline_segment_roll(r.p, chunk[i]->segment);
+	}
+	assert_int_equal(pipeline_segment_get(r.p, chunk[0]->segment, &seg), 0);
+	r.options.map_max = 3 * seg.size; /* not the fourth */
+	rig_remount(&r);
+	for (unsigned n = 0; n < 2; n++)
+		for (unsigned i = 0; i < 4; i++)
+			rig_check(&r, chunk[i], item[i], 4);
+	assert_int_equal(mapped_segments(&r), 3);
+
+	for (unsigned i = 0; i < 2; i++) {
+		rig_segment_file(&r, chunk[i]->segment, path, sizeof(path));
+		assert_int_equal(truncate(path, (off_t)chunk[i]->offset + 70000), 0);
+	}
+	assert_int_equal(rig_read_or_fail(&r, chunk[0], plain[0]), -EBADMSG);
+	struct background b = {.r = &r, .chunk = chunk[1]};
+	atomic_init(&b.ret, 1);
+	assert_int_equal(pipeline_run(r.p, read_behind, &b), 0);
+	while (atomic_load(&b.ret) == 1)
+		(void)usleep(1000);
+	assert_int_equal(atomic_load(&b.ret), -EBADMSG);
+	rig_check(&r, chunk[2], item[2], 4);
+
+	/* A deleted one gives its room to another. */
+	assert_int_equal(pipeline_segment_delete(r.p, chunk[2]->segment, NULL), 0);
+	rig_check(&r, chunk[3], item[3], 4);
+	assert_int_equal(mapped_segments(&r), 1); /* of the other two zeroes have taken the place */
+	for (unsigned i = 0; i < 4; i++)
+		free(chunk[i]);
+	rig_release(&r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_flipped_bits), cmocka_unit_test(test_flipped_inline),
 	    cmocka_unit_test(test_wrong_index),  cmocka_unit_test(test_swapped),
 	    cmocka_unit_test(test_foreign),      cmocka_unit_test(test_no_plaintext),
+	    cmocka_unit_test(test_mapped),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
