@@ -240,7 +240,8 @@ def df_is_true(tree, end):
         tree.unlink(names.pop())
         left = avail(v)
     fits = write_sized(v, "again", left - 65536, rng)
-    check(fits or not tree.exact, f"df says that {left} bytes are left, but fewer do not fit")
+    # On XFS a few MiB less than that have been seen to fit.
+    check(fits or tree.kind != "ext4", f"df says that {left} bytes are left, but fewer do not fit")
     return len(tree.files)
 
 
