@@ -1,5 +1,6 @@
 #include "bench/driver.h"
 
+#include "base/storage.h"
 #include "fs/core/volume.h"
 
 #include <errno.h>
@@ -32,40 +33,43 @@ static int no_sync(struct io_file *f)
 	return 0;
 }
 
-/* NAME=VALUE of driver_open. */
+/* NAME=VALUE, or NAME, of driver_open. */
 static int open_option(struct driver *d, struct core_options *o, const char *text)
 {
 	const char *value = strchr(text, '=');
 	uint64_t size = 0;
-	size_t len = value ? (size_t)(value - text) : strlen(text);
+	char name[16];
 
-	if (value && !strncmp(text, "codec", len))
-		return codec_choice_parse(value + 1, &o->compress);
-	if (!value && !strncmp(text, "noflush", len)) {
+	(void)snprintf(name, sizeof(name), "%.*s", value ? (int)(value - text) : 15, text);
+	value = value ? value + 1 : "0";
+	if (!strcmp(name, "noflush"))
 		d->ops.sync = no_sync;
-		return 0;
-	}
-	int ret = value ? driver_size(d, value + 1, UINT32_MAX, &size) : -EINVAL;
-	if (ret)
-		return ret;
-	if (!strncmp(text, "chunk", len))
-		o->chunk_size = (uint32_t)size;
-	else if (!strncmp(text, "workers", len))
+	else if (!strcmp(name, "nogovernance"))
+		o->no_governance = true;
+	else if (!strcmp(name, "codec"))
+		return codec_choice_parse(value, &o->compress);
+	else if (!strcmp(name, "priority"))
+		return policy_priority_parse(value, &o->priority);
+	int ret = driver_size(d, value, UINT32_MAX, &size);
+	if (!strcmp(name, "chunk"))
+		o->chunk_size = size;
+	else if (!strcmp(name, "workers"))
 		o->workers = (unsigned)size;
-	else if (!strncmp(text, "memory", len))
+	else if (!strcmp(name, "memory"))
 		o->memory = size;
-	else if (!strncmp(text, "mmap", len))
+	else if (!strcmp(name, "mmap"))
 		o->map_max = size;
-	else
+	else if (strncmp(name, "no", 2) != 0)
 		ret = -EINVAL;
 	return ret;
 }
 
-/* open DIR [codec=CHOICE] [chunk=BYTES] [workers=N] [memory=BYTES] [mmap=BYTES] [noflush] */
+/* open DIR [codec=CHOICE] [priority=PRIORITY] [chunk=BYTES] [workers=N] [memory=BYTES] [mmap=BYTES] [noflush]
+ * [nogovernance] */
 int driver_open(struct driver *d, char **arg, unsigned n)
 {
 	struct core_options o = {
-	    .pass = PASS, .pass_len = strlen(PASS), .compress = {CODEC_ZSTD, 0}, .compact_on_demand = true};
+	    .pass = PASS, .pass_len = strlen(PASS), .compress = {CODEC_AUTO, 0}, .compact_on_demand = true};
 	int ret = d->core ? -EBUSY : io_posix_new(arg[0], &d->io, &d->err);
 
 	if (ret)
@@ -75,6 +79,7 @@ int driver_open(struct driver *d, char **arg, unsigned n)
 	for (unsigned i = 1; i < n && !ret; i++)
 		ret = open_option(d, &o, arg[i]);
 	o.io = d->io;
+	o.storage = storage_detect(arg[0], &storage_system);
 	if (!ret)
 		ret = io_lock(d->io);
 	if (!ret)

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""What an option costs: the same writing with and without it, in pairs, and how sure one can be.
+
+    bench/pairs.py --with nogovernance
+    bench/pairs.py --without codec=zstd --with codec=zstd,mmap=1G --sizes 500M
+
+Both options are lists as apfs-bench-driver's `open` takes them. Each round writes and makes durable the files of each
+kind of data once with either, in changing order. "gain %": how much more MB/s there are with the option, the mean over
+rounds, and the interval that holds the true one with 95 % likelihood.
+"""
+
+import math
+import os
+import random
+import statistics
+import sys
+
+import data
+import driver
+import report
+from sweep import SIZES
+
+# Student's t, two-sided 95 %, by degrees of freedom; beyond: as normal.
+T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09)
+
+
+def interval(pairs):
+    """Mean gain in percent, and both ends of its interval, of (without, with) speeds: by the logarithms of ratios."""
+    logs = [math.log(b / a) for a, b in pairs]
+    mean = statistics.fmean(logs)
+    if len(logs) < 2:
+        return (100 * math.expm1(mean),) * 3
+    t = T95[len(logs) - 2] if len(logs) - 2 < len(T95) else 1.96
+    half = t * statistics.stdev(logs) / math.sqrt(len(logs))
+    return tuple(100 * math.expm1(x) for x in (mean, mean - half, mean + half))
+
+
+def measure(args, work, results):
+    order, sides = random.Random(1), []
+    files = data.make(work, args.kinds, (16 if args.quick else 64) * report.MIB)
+    runs = {}
+    with driver.Driver(args.driver) as without, driver.Driver(args.driver) as with_it:
+        for d, options in ((without, args.without), (with_it, vars(args)["with"])):
+            store = os.path.join(work, f"store{len(sides)}")
+            os.mkdir(store)
+            d.ask("format", store)
+            d.ask("open", store, *(o for o in options.split(",") if o))
+            sides.append(d)
+        for number in range(args.rounds + 1):  # the first warms up
+            print(f"round {number}", file=sys.stderr, flush=True)
+            for kind, path in files.items():
+                for name in args.sizes:
+                    size, count = SIZES[name]
+                    found = {}
+                    for i in order.sample((0, 1), 2):
+                        sides[i].ask("data", path)
+                        found[i] = size * count / 1e6 / sides[i].ask("write", "f", size, count)["seconds"]
+                        sides[i].ask("remove", "f", count)
+                    if number:
+                        runs.setdefault((name, kind), []).append((found[0], found[1]))
+    results["values"] = [{"size": n, "data": k, "pairs": p} for (n, k), p in runs.items()]
+    runs["all", "cells"] = [pair for pairs in runs.values() for pair in pairs]
+    rows, chart = [], {}
+    for (name, kind), pairs in runs.items():
+        gain = interval(pairs)
+        rows.append((f"{name} {kind}", *(report.middle([p[i] for p in pairs]) for i in (0, 1)), *gain))
+        chart[f"{name} {kind}"] = {"gain": gain[0]}
+    return report.markdown(("cell", "without, MB/s", "with, MB/s", "gain %", "from", "to"), rows), {"gain, %": chart}
+
+
+def main():
+    p = driver.parser(__doc__, 12)
+    p.add_argument("--with", default="", help="options of one side: OPTION,...")
+    p.add_argument("--without", default="", help="options of the other")
+    p.add_argument("--sizes", help="of: " + ", ".join(SIZES))
+    p.add_argument("--kinds", help="of: " + ", ".join(data.KINDS))
+    args = p.parse_args()
+    args.sizes = report.choose(args.sizes or ("5M" if args.quick else "5M,50M"), SIZES, "size")
+    args.kinds = report.choose(args.kinds or "source,random", data.KINDS, "kind of data")
+    driver.main(args, measure)
+
+
+if __name__ == "__main__":
+    main()
