@@ -18,11 +18,31 @@ struct pipeline {
 	atomic_uint_fast64_t frames_read, bytes_read;
 };
 
+#define LENT_MAX 24u /* contexts: so many threads at most are in storage with one */
+
 static unsigned default_workers(void)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
 	return policy_pool(cores < 1 ? 1 : (unsigned)cores);
+}
+
+/* A quarter at most is what the workers work in, a quarter what is lent to others, but for the least that there must be
+ * of both, and the rest, more than a third, is for records: the bytes of those. */
+static size_t memory_divide(const struct pipeline_options *o, struct workers_options *w)
+{
+	uint64_t memory = o->memory ? o->memory : PIPELINE_MEMORY;
+
+	if (memory < PIPELINE_MEMORY_MIN)
+		memory = PIPELINE_MEMORY_MIN;
+	uint64_t threads = memory / 4 / WORKER_PLAIN, lent = memory / 4 / (WORKER_PLAIN + WORKER_SPAN);
+	if (w->threads < 2)
+		w->threads = 2;
+	if (w->threads > threads)
+		w->threads = (unsigned)threads;
+	w->contexts = lent < 2 ? 2 : lent > LENT_MAX ? LENT_MAX : (unsigned)lent;
+	memory -= w->threads * WORKER_PLAIN + w->contexts * (WORKER_PLAIN + WORKER_SPAN);
+	return memory / 4096 * 4096;
 }
 
 int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct err *e)
@@ -34,9 +54,12 @@ int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct
 	struct pipeline *p = calloc(1, sizeof(*p));
 	if (!p)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the pipeline");
-	int ret = workers_new(o->workers ? o->workers : default_workers(), o->governor, &p->workers, e);
+	struct workers_options w = {
+	    .threads = o->workers ? o->workers : default_workers(), .governor = o->governor, .budget = o->budget};
+	size_t records = memory_divide(o, &w);
+	int ret = workers_new(&w, &p->workers, e);
 	if (!ret) {
-		ret = sealer_init(&p->sealer, &p->store, p->workers);
+		ret = sealer_init(&p->sealer, &p->store, p->workers, records, o->budget);
 		if (ret)
 			(void)err_set(e, ret, ERR_MEMORY, "no memory for the pipeline's buffers");
 	}

@@ -5,6 +5,7 @@
 #ifndef APFS_PIPELINE_PIPELINE_H
 #define APFS_PIPELINE_PIPELINE_H
 
+#include "base/budget.h"
 #include "base/io.h"
 #include "pipeline/codec.h"
 #include "pipeline/governor.h"
@@ -19,7 +20,9 @@
 #define PIPELINE_INLINE_MAX   32768u               /* sealed bytes of a chunk kept in the index */
 #define PIPELINE_SEGMENT_SIZE ((uint64_t)64 << 20) /* nominal; the last chunk may overshoot */
 #define PIPELINE_SEGMENT_NAME 16                   /* bytes, random; hexadecimal in the file name */
-#define PIPELINE_HEADER_MAX   128                  /* bytes of a segment's header */
+#define PIPELINE_MEMORY       ((uint64_t)64 << 20)
+#define PIPELINE_MEMORY_MIN   ((uint64_t)4 << 20)
+#define PIPELINE_HEADER_MAX   128 /* bytes of a segment's header */
 
 struct pipeline;
 
@@ -32,8 +35,10 @@ struct pipeline_options {
 	uint64_t next_segment;   /* the first segment id never used */
 	uint64_t segment_size;   /* bytes, 0: PIPELINE_SEGMENT_SIZE */
 	uint64_t map_max;        /* bytes of segments that are mapped for reading; 0: pread */
+	uint64_t memory;         /* bytes for records and buffers, 0: PIPELINE_MEMORY; PIPELINE_MEMORY_MIN at least */
 	bool read_only;
 	struct governor *governor; /* borrowed; NULL: threads use the machine as they like */
+	struct budget *budget;     /* borrowed; NULL: that memory is not counted */
 };
 
 int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct err *e) MUST_CHECK;
@@ -84,7 +89,8 @@ struct pipeline_seal {
 	void *arg; /* the caller's */
 };
 
-/* Seals and appends. All failures are reported through done: -EINVAL and -E2BIG for what no chunk can hold, -EROFS,
+/* Seals and appends. All failures are reported through done: -EINVAL and -E2BIG for what no chunk can hold, or that
+ * `memory` has no room for (a quarter of it always fits), -EROFS,
  * what storage said (the segment is then never appended to again, and every chunk that was on its way to it fails
  * too), and what pipeline_sync failed with, once it has. Never waits for other chunks. Any thread. */
 void pipeline_seal_submit(struct pipeline *p, struct pipeline_seal *rq);

@@ -7,23 +7,24 @@
 #include <errno.h>
 #include <stddef.h>
 
-#define ARENA_SIZE     ((size_t)40 << 20) /* two of the largest chunks */
 #define ADMITTED_EXTRA 2u /* jobs at the workers beyond one each, so that none runs dry while another finishes */
-#define QUEUE_MAX      ((uint64_t)32 << 20) /* plaintext beyond which submitters help with the frames */
 
 /* Set while this thread lends a hand: it must not call anybody's done(). */
 static _Thread_local bool helping;
 /* Set within done(): what it submits goes to the workers, or the stack might grow without end. */
 static _Thread_local bool reporting;
 
-int sealer_init(struct sealer *s, struct segment_store *store, struct workers *workers)
+int sealer_init(struct sealer *s, struct segment_store *store, struct workers *workers, size_t memory,
+                struct budget *budget)
 {
-	int ret = arena_init(&s->arena, ARENA_SIZE);
+	int ret = arena_init(&s->arena, memory);
 
 	if (ret)
 		return ret;
 	s->store = store;
 	s->workers = workers;
+	s->budget = budget;
+	s->queue_max = memory;
 	s->admitted_max = workers_count(workers) + ADMITTED_EXTRA;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_cond_init(&s->drained, NULL);
@@ -84,6 +85,7 @@ static void job_end(struct seal_job *job)
 	if (job->pooled) {
 		(void)pthread_mutex_lock(&s->lock);
 		arena_put(&s->arena, &job->piece);
+		budget_give(s->budget, BUDGET_RECORDS, job->piece.len);
 		s->admitted--;
 		s->queued -= chunk ? chunk->plain_len : job->chunk->plain_len;
 		(void)pthread_mutex_unlock(&s->lock);
@@ -151,6 +153,7 @@ static void admit(struct sealer *s)
 		if (job && job->buf) {
 			TAILQ_REMOVE(&s->waiting, job, link);
 			s->admitted++;
+			budget_take(s->budget, BUDGET_RECORDS, job->piece.len);
 		} else {
 			job = NULL;
 		}
@@ -185,7 +188,7 @@ static void job_queue(struct sealer *s, struct seal_job *job)
 	job->pooled = true;
 	TAILQ_INSERT_TAIL(&s->waiting, job, link);
 	s->queued += job->chunk->plain_len;
-	bool full = s->queued > QUEUE_MAX;
+	bool full = s->queued > s->queue_max;
 	(void)pthread_mutex_unlock(&s->lock);
 	admit(s);
 	if (full && !reporting)

@@ -20,15 +20,19 @@ struct sealer {
 	pthread_mutex_t lock;
 	pthread_cond_t drained; /* jobs became 0 */
 	struct arena arena;
+	struct budget *budget;
 	unsigned admitted, admitted_max; /* jobs that have a piece of it; fewer of them touch fewer pages */
 	TAILQ_HEAD(, seal_job) waiting;  /* for a piece of the arena */
 	uint64_t queued;                 /* plaintext bytes of the jobs that are waiting or with the workers */
+	uint64_t queue_max;              /* bytes beyond which who submits helps with the frames */
 	unsigned jobs;                   /* whose done() has not returned */
 
 	atomic_uint_fast64_t plain, stored, chunks, frames, frames_stored; /* counters */
 };
 
-int sealer_init(struct sealer *s, struct segment_store *store, struct workers *workers) MUST_CHECK;
+/* memory: bytes for records. A chunk that may need more is refused. budget: borrowed, or NULL. */
+int sealer_init(struct sealer *s, struct segment_store *store, struct workers *workers, size_t memory,
+                struct budget *budget) MUST_CHECK;
 /* Waits until every done() has returned. */
 void sealer_drain(struct sealer *s);
 void sealer_release(struct sealer *s);

@@ -122,6 +122,10 @@ int seal_job_new(struct sealer *s, struct pipeline_seal *rq, struct seal_job **o
 	job->chunk->nframes = nframes;
 	job->chunk->data_start = chunk_data_start(suite, job->table_len);
 	plan(job);
+	if (job->worst > s->arena.size && job->worst > WORKER_SPAN) {
+		seal_job_free(job);
+		return err_set(e, -E2BIG, ERR_USAGE, "there is no memory for a chunk of %u bytes", plain_len);
+	}
 	job->late = rq->to_inline && job->worst > PIPELINE_INLINE_MAX;
 
 	atomic_init(&job->left, nframes);

@@ -8,11 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-/* Contexts lent at once, on a machine with fewer cores: some of their holders wait for storage. */
-#define LENT_MIN     16
 #define BUFFER_ALIGN ((size_t)4096)
+
+_Static_assert(WORKER_PLAIN >= PIPELINE_FRAME_MAX + CIPHER_TAG && WORKER_PLAIN % BUFFER_ALIGN == 0 &&
+                   WORKER_SPAN % BUFFER_ALIGN == 0,
+               "a frame and its seal, in whole pages");
 
 struct task {
 	void (*fn)(void *arg);
@@ -27,6 +28,7 @@ struct worker {
 
 struct workers {
 	struct governor *governor;
+	struct budget *budget;
 	pthread_mutex_t lock;      /* of everything up to the contexts */
 	pthread_cond_t wake;       /* work has come, or the end */
 	pthread_cond_t tasks_done; /* none is left */
@@ -47,28 +49,37 @@ struct workers {
 };
 
 /* Whole pages, which core dumps leave out: what is in there is plaintext. */
-static uint8_t *buffer_new(size_t len)
+static uint8_t *buffer_new(struct workers *w, size_t len)
 {
-	size_t size = (len + BUFFER_ALIGN - 1) / BUFFER_ALIGN * BUFFER_ALIGN;
-	uint8_t *buf = aligned_alloc(BUFFER_ALIGN, size);
+	uint8_t *buf = aligned_alloc(BUFFER_ALIGN, len);
 
-	if (buf)
-		(void)madvise(buf, size, MADV_DONTDUMP);
+	if (!buf)
+		return NULL;
+	(void)madvise(buf, len, MADV_DONTDUMP);
+	budget_take(w->budget, BUDGET_CONTEXTS, len);
 	return buf;
 }
 
-static void worker_ctx_free(struct worker_ctx *ctx)
+static void buffer_free(struct workers *w, uint8_t *buf, size_t len)
+{
+	if (buf)
+		budget_give(w->budget, BUDGET_CONTEXTS, len);
+	free(buf);
+}
+
+static void worker_ctx_free(struct workers *w, struct worker_ctx *ctx)
 {
 	if (!ctx)
 		return;
 	codec_ctx_free(ctx->codec);
 	cipher_ctx_free(ctx->cipher);
-	free(ctx->plain);
-	free(ctx->span);
+	buffer_free(w, ctx->plain, WORKER_PLAIN);
+	buffer_free(w, ctx->span, WORKER_SPAN);
 	free(ctx);
 }
 
-static MUST_CHECK int worker_ctx_new(struct workers *w, struct worker_ctx **out)
+/* lent: to whoever asks. A worker's own needs no span. */
+static MUST_CHECK int worker_ctx_new(struct workers *w, bool lent, struct worker_ctx **out)
 {
 	struct worker_ctx *ctx = calloc(1, sizeof(*ctx));
 	int ret;
@@ -76,18 +87,18 @@ static MUST_CHECK int worker_ctx_new(struct workers *w, struct worker_ctx **out)
 	if (!ctx)
 		return -ENOMEM;
 	ctx->cpu.governor = w->governor;
-	ctx->plain = buffer_new(PIPELINE_FRAME_MAX + CIPHER_TAG);
-	ctx->span = buffer_new(WORKER_SPAN);
-	ret = ctx->plain && ctx->span ? 0 : -ENOMEM;
+	ctx->plain = buffer_new(w, WORKER_PLAIN);
+	ctx->span = lent ? buffer_new(w, WORKER_SPAN) : NULL;
+	ret = ctx->plain && (ctx->span || !lent) ? 0 : -ENOMEM;
 	if (!ret)
 		ret = codec_ctx_new(&ctx->codec);
 	if (!ret)
 		ret = cipher_ctx_new(&ctx->cipher);
 	if (ret) {
-		worker_ctx_free(ctx);
+		worker_ctx_free(w, ctx);
 		return ret;
 	}
-	memset(ctx->plain, 0, PIPELINE_FRAME_MAX + CIPHER_TAG);
+	memset(ctx->plain, 0, WORKER_PLAIN);
 	*out = ctx;
 	return 0;
 }
@@ -167,7 +178,7 @@ static int worker_start(struct workers *w, struct worker *me)
 	sigset_t all, old;
 
 	me->pool = w;
-	int ret = worker_ctx_new(w, &me->ctx);
+	int ret = worker_ctx_new(w, false, &me->ctx);
 	if (ret)
 		return ret;
 	(void)sigfillset(&all);
@@ -176,16 +187,16 @@ static int worker_start(struct workers *w, struct worker *me)
 	ret = -pthread_create(&me->thread, NULL, worker_main, me);
 	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (ret) {
-		worker_ctx_free(me->ctx);
+		worker_ctx_free(w, me->ctx);
 		return ret;
 	}
 	(void)pthread_setname_np(me->thread, "apfs-worker");
 	return 0;
 }
 
-int workers_new(unsigned threads, struct governor *governor, struct workers **out, struct err *e)
+int workers_new(const struct workers_options *o, struct workers **out, struct err *e)
 {
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned threads = o->threads;
 	int ret = 0;
 
 	if (threads < 2)
@@ -195,7 +206,8 @@ int workers_new(unsigned threads, struct governor *governor, struct workers **ou
 	struct workers *w = calloc(1, sizeof(*w) + threads * sizeof(w->worker[0]));
 	if (!w)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the workers");
-	w->governor = governor;
+	w->governor = o->governor;
+	w->budget = o->budget;
 	(void)pthread_mutex_init(&w->lock, NULL);
 	(void)pthread_cond_init(&w->wake, NULL);
 	(void)pthread_cond_init(&w->tasks_done, NULL);
@@ -203,7 +215,7 @@ int workers_new(unsigned threads, struct governor *governor, struct workers **ou
 	(void)pthread_cond_init(&w->ctx_wake, NULL);
 	TAILQ_INIT(&w->jobs);
 	SLIST_INIT(&w->spare);
-	w->lent_max = cores > LENT_MIN ? (unsigned)cores : LENT_MIN;
+	w->lent_max = o->contexts;
 	while (w->nthreads < threads && !ret) {
 		ret = worker_start(w, &w->worker[w->nthreads]);
 		if (!ret) {
@@ -232,11 +244,11 @@ void workers_free(struct workers *w)
 	(void)pthread_mutex_unlock(&w->lock);
 	for (unsigned i = 0; i < w->nthreads; i++) {
 		(void)pthread_join(w->worker[i].thread, NULL);
-		worker_ctx_free(w->worker[i].ctx);
+		worker_ctx_free(w, w->worker[i].ctx);
 	}
 	while ((ctx = SLIST_FIRST(&w->spare))) {
 		SLIST_REMOVE_HEAD(&w->spare, link);
-		worker_ctx_free(ctx);
+		worker_ctx_free(w, ctx);
 	}
 	(void)pthread_cond_destroy(&w->ctx_wake);
 	(void)pthread_mutex_destroy(&w->ctx_lock);
@@ -321,7 +333,7 @@ struct worker_ctx *workers_borrow(struct workers *w)
 	if (ctx)
 		SLIST_REMOVE_HEAD(&w->spare, link);
 	(void)pthread_mutex_unlock(&w->ctx_lock);
-	if (ctx || !worker_ctx_new(w, &ctx))
+	if (ctx || !worker_ctx_new(w, true, &ctx))
 		return ctx;
 
 	SCOPED_LOCK(&w->ctx_lock);

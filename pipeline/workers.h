@@ -5,6 +5,7 @@
 #ifndef APFS_PIPELINE_WORKERS_H
 #define APFS_PIPELINE_WORKERS_H
 
+#include "base/budget.h"
 #include "pipeline/cipher.h"
 #include "pipeline/codec.h"
 #include "pipeline/governor.h"
@@ -14,7 +15,8 @@
 
 #define WORKERS_MAX   32u                 /* threads of a pool */
 #define WORKERS_TASKS 256u                /* tasks that may wait */
-#define WORKER_SPAN   ((size_t)720 << 10) /* bytes of a context's span buffer */
+#define WORKER_PLAIN  ((size_t)68 << 10)  /* bytes of a context's plain buffer */
+#define WORKER_SPAN   ((size_t)720 << 10) /* and of its span buffer */
 
 /* What one thread at a time works with. The buffers are reused for ever: a fresh page is dear. */
 struct worker_ctx {
@@ -22,14 +24,20 @@ struct worker_ctx {
 	struct cipher_ctx *cipher;
 	struct governor_hold cpu; /* begun for each codec or cipher run, ended before anything else */
 	uint8_t *plain;           /* room for a frame's plaintext and its seal */
-	uint8_t *span; /* WORKER_SPAN bytes: a record or a run of frames; its pages come into being on first use */
+	uint8_t *span;            /* WORKER_SPAN bytes: a record or a run of frames; NULL in a worker's own */
 	SLIST_ENTRY(worker_ctx) link;
 };
 
 struct workers;
 
-/* Starts `threads` of them, 2 to WORKERS_MAX: one may always be waiting for storage. governor: borrowed, or NULL. */
-int workers_new(unsigned threads, struct governor *governor, struct workers **out, struct err *e) MUST_CHECK;
+struct workers_options {
+	unsigned threads;          /* 2 to WORKERS_MAX: one may always be waiting for storage */
+	unsigned contexts;         /* that may be lent at once, 1 at least */
+	struct governor *governor; /* borrowed, or NULL */
+	struct budget *budget;     /* borrowed, or NULL */
+};
+
+int workers_new(const struct workers_options *o, struct workers **out, struct err *e) MUST_CHECK;
 /* Runs everything that is queued, then ends the threads. */
 void workers_free(struct workers *w);
 

@@ -150,14 +150,6 @@ static const char *log_where(const struct mounting *m)
 	return given ? given : m->daemon.foreground ? "stderr" : "journal";
 }
 
-/* The buffers of requests count as memory too. */
-static uint64_t data_memory(const struct settings *s, unsigned threads, unsigned spare)
-{
-	uint64_t memory = settings_number(s, SETTING_MEMORY), buffers = session_memory(threads, spare);
-
-	return memory > 2 * buffers ? memory - buffers : memory / 2;
-}
-
 static enum storage_class storage_class(const struct mounting *m)
 {
 	enum storage_class set = (enum storage_class)settings_number(&m->o->settings, SETTING_STORAGE);
@@ -174,7 +166,8 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	    .pass = m->secret.secret.data,
 	    .pass_len = m->secret.secret.len,
 	    .pass_type = m->secret.secret.type,
-	    .memory = data_memory(s, threads, spare),
+	    .memory = settings_number(s, SETTING_MEMORY),
+	    .receive = session_memory(threads, spare),
 	    .commit_interval_ms = (uint32_t)settings_number(s, SETTING_COMMIT_INTERVAL),
 	    .compress = s->v[SETTING_COMPRESS].codec,
 	    .compress_fixed = settings_commanded(s, SETTING_COMPRESS),
@@ -285,8 +278,9 @@ static enum exit_status prepare(struct mounting *m)
 static enum exit_status start(struct mounting *m)
 {
 	const struct settings *s = &m->o->settings;
-	unsigned threads = session_threads((unsigned)settings_number(s, SETTING_THREADS));
-	unsigned spare = session_spare(settings_number(s, SETTING_MEMORY), threads);
+	uint64_t memory = settings_number(s, SETTING_MEMORY);
+	unsigned threads = session_threads((unsigned)settings_number(s, SETTING_THREADS), memory);
+	unsigned spare = session_spare(memory, threads);
 	enum exit_status status = prepare(m);
 
 	if (status)

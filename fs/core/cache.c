@@ -45,8 +45,15 @@ int frame_cache_new(struct core *c, struct frame_cache **out)
 	return 0;
 }
 
+/* Bytes that the frame's data takes. */
+static size_t frame_size(const struct cached_frame *f)
+{
+	return f->heap ? f->len : pool_size(f->len);
+}
+
 static void frame_free(struct frame_cache *fc, struct cached_frame *f)
 {
+	budget_give(&fc->core->budget, BUDGET_CACHE, frame_size(f));
 	if (f->heap)
 		free(f->data);
 	else if (f->data)
@@ -140,6 +147,7 @@ static struct cached_frame *frame_new(struct core *c, const struct frame_key *ke
 		free(f);
 		return NULL;
 	}
+	budget_take(&c->budget, BUDGET_CACHE, frame_size(f));
 	return f;
 }
 

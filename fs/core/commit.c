@@ -258,7 +258,7 @@ static bool cut_early(struct core *c)
 {
 	{
 		SCOPED_LOCK(&c->memory_lock);
-		if (c->dirty_bytes > c->dirty_limit / 2)
+		if (budget_used(&c->budget, BUDGET_DIRTY) > c->dirty_limit / 2)
 			return true;
 	}
 	{

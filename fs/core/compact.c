@@ -93,10 +93,14 @@ int compact_new(struct core *c)
 	return 0;
 }
 
-static void buffer_free(struct compact *k)
+static void buffer_free(struct core *c)
 {
-	if (k->buffer)
+	struct compact *k = c->compact;
+
+	if (k->buffer) {
 		(void)munmap(k->buffer, k->room);
+		budget_give(&c->budget, BUDGET_COMPACT, k->room);
+	}
 	k->buffer = NULL;
 }
 
@@ -106,7 +110,7 @@ void compact_free(struct core *c)
 
 	if (!k)
 		return;
-	buffer_free(k);
+	buffer_free(c);
 	(void)pthread_mutex_destroy(&k->lock);
 	(void)pthread_cond_destroy(&k->cond);
 	free(k->skip);
@@ -114,8 +118,9 @@ void compact_free(struct core *c)
 }
 
 /* Plaintext is copied through it: it stays out of core dumps, and is given back when nothing is left to do. */
-static int buffer_get(struct compact *k)
+static int buffer_get(struct core *c)
 {
+	struct compact *k = c->compact;
 	void *p;
 
 	if (k->buffer)
@@ -125,6 +130,7 @@ static int buffer_get(struct compact *k)
 		return -ENOMEM;
 	(void)madvise(p, k->room, MADV_DONTDUMP);
 	k->buffer = p;
+	budget_take(&c->budget, BUDGET_COMPACT, k->room);
 	return 0;
 }
 
@@ -239,7 +245,7 @@ static int step(struct core *c, enum mode mode)
 	if (!ret && !k->in_pass)
 		ret = pass_begin(c, mode);
 	if (!ret)
-		ret = buffer_get(k); /* it may have been given back in the midst of a walk */
+		ret = buffer_get(c); /* it may have been given back in the midst of a walk */
 	if (ret)
 		return ret;
 	before = k->pass;
@@ -310,7 +316,7 @@ static enum mode await(struct core *c)
 		if (k->asked)
 			return k->asked;
 		if (c->opt.compact_on_demand || (!k->in_pass && !k->changed_idle && !k->changed_busy)) {
-			buffer_free(k);
+			buffer_free(c);
 			(void)pthread_cond_wait(&k->cond, &k->lock);
 			continue;
 		}
@@ -538,6 +544,6 @@ int compact_run(struct core *c, bool all)
 		work(c, k->asked);
 		core_compact_status(c, &s);
 	} while (s.running);
-	buffer_free(k);
+	buffer_free(c);
 	return s.ret;
 }

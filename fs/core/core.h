@@ -8,6 +8,7 @@
 #ifndef APFS_FS_CORE_CORE_H
 #define APFS_FS_CORE_CORE_H
 
+#include "base/budget.h"
 #include "base/clock.h"
 #include "base/io.h"
 #include "pipeline/codec.h"
@@ -29,7 +30,8 @@ struct core_options {
 	const void *pass;
 	size_t pass_len;
 	enum secret_type pass_type;   /* 0: a passphrase */
-	uint64_t memory;              /* bytes for file data: dirty, cached, in flight; 0: 256 MiB */
+	uint64_t memory;              /* bytes for file data: received, dirty, cached, in flight; 0: 256 MiB */
+	uint64_t receive;             /* of those, for the caller's requests, which it counts in core_budget */
 	uint32_t commit_interval_ms;  /* 0: 5,000 */
 	struct codec_choice compress; /* CODEC_AUTO: the priority's */
 	enum policy_priority priority;
@@ -205,7 +207,7 @@ int core_info(struct core *c, uint64_t ino, char **text) MUST_CHECK;
 /* 0, or the -errno that stopped the volume or turned it read-only. */
 int core_failed(const struct core *c);
 
-/* Bytes of file data held: dirty, cached, in flight. */
-size_t core_memory_used(const struct core *c);
+/* The memory of file data: who has how much of it. The volume's. */
+struct budget *core_budget(struct core *c);
 
 #endif

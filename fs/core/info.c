@@ -191,8 +191,9 @@ static int info_volume(struct core *c, struct node *root, FILE *f)
 	print_size(f, "segment bytes:", t.stored);
 	print_size(f, "dead bytes:", t.stored > t.live ? t.stored - t.live : 0);
 	print_size(f, "index:", db + wal);
-	print_size(f, "memory limit:", c->opt.memory);
-	print_size(f, "memory in use:", core_memory_used(c));
+	print_size(f, "memory limit:", c->budget.limit);
+	print_size(f, "memory in use:", budget_total(&c->budget));
+	print_size(f, "memory peak:", budget_peak(&c->budget));
 	if (core_failed(c))
 		(void)fprintf(f, "%-16s read-only since an error (%s); see the log\n",
 		              "state:", strerror(-core_failed(c)));

@@ -21,8 +21,8 @@ int buffer_new(struct core *c, size_t len, struct buffer **out)
 	b->cap = (uint32_t)pool_size(len);
 	b->len = 0;
 	b->inflight = 0;
+	budget_take(&c->budget, BUDGET_DIRTY, b->cap);
 	SCOPED_LOCK(&c->memory_lock);
-	c->dirty_bytes += b->cap;
 	c->dirty_buffers++;
 	*out = b;
 	return 0;
@@ -41,7 +41,7 @@ void buffer_unref(struct buffer *b)
 		return;
 	pool_put(c->pool, b->data, b->cap);
 	SCOPED_LOCK(&c->memory_lock);
-	c->dirty_bytes -= b->cap;
+	budget_give(&c->budget, BUDGET_DIRTY, b->cap);
 	c->dirty_buffers--;
 	(void)pthread_cond_broadcast(&c->memory_cond);
 	free(b);
@@ -52,7 +52,7 @@ static int dirty_wait(struct core *c, size_t len)
 {
 	int ret = 0;
 
-	while (!ret && c->dirty_bytes + len > c->dirty_limit) {
+	while (!ret && budget_used(&c->budget, BUDGET_DIRTY) + len > c->dirty_limit) {
 		unsigned failures = c->cut_failures;
 
 		committer_kick(c);

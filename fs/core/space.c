@@ -69,8 +69,8 @@ static uint64_t need_locked(struct core *c, uint64_t rows, uint64_t more)
 {
 	uint64_t data = c->space.claimed + more, buffers = c->dirty_buffers + data / POOL_BLOCK;
 
-	return c->dirty_bytes + data + (data / POOL_BLOCK + 1) * RECORD_OVERHEAD + c->dirty_buffers * STORED_OVERHEAD +
-	       index_owed(c->index, rows + buffers);
+	return budget_used(&c->budget, BUDGET_DIRTY) + data + (data / POOL_BLOCK + 1) * RECORD_OVERHEAD +
+	       c->dirty_buffers * STORED_OVERHEAD + index_owed(c->index, rows + buffers);
 }
 
 static uint64_t need_now(struct core *c, uint64_t rows, uint64_t more)
@@ -212,7 +212,7 @@ static bool cut_helps(struct core *c)
 	SCOPED_LOCK(&c->memory_lock);
 	if (c->space.failed)
 		return freed || now - c->space.failed_at > AGE_NS;
-	return freed || c->dirty_bytes;
+	return freed || budget_used(&c->budget, BUDGET_DIRTY);
 }
 
 /* One attempt at finding room without giving anything up: false when there is none left to make. */

@@ -10,7 +10,7 @@
 
 #define MEMORY_DEFAULT ((uint64_t)256 << 20)
 #define MEMORY_MIN     ((uint64_t)16 << 20)
-#define ARENA_SHARE(m) ((m) / 4 * 3) /* the rest: records being assembled */
+#define ARENA_SHARE(m) ((m) / 4 * 3) /* the rest is the pipeline's */
 #define COMMIT_MS      5000u
 
 static void options_default(struct core *c, const struct core_options *o)
@@ -19,8 +19,10 @@ static void options_default(struct core *c, const struct core_options *o)
 	c->opt.pass = NULL; /* not ours to keep */
 	if (!c->opt.memory)
 		c->opt.memory = MEMORY_DEFAULT;
-	if (c->opt.memory < MEMORY_MIN)
-		c->opt.memory = MEMORY_MIN;
+	if (c->opt.memory < MEMORY_MIN + o->receive)
+		c->opt.memory = MEMORY_MIN + o->receive;
+	budget_init(&c->budget, c->opt.memory);
+	c->opt.memory -= o->receive; /* from here on: what is for us */
 	if (!c->opt.commit_interval_ms)
 		c->opt.commit_interval_ms = COMMIT_MS;
 	c->clock = o->clock ? o->clock : &clock_system;
@@ -68,6 +70,7 @@ static void volume_free(struct core *c)
 	superblock_free(c->sb);
 	free(c->reaping);
 	io_free(c->io);
+	budget_release(&c->budget);
 	(void)pthread_mutex_destroy(&c->ns);
 	(void)pthread_mutex_destroy(&c->table_lock);
 	(void)pthread_mutex_destroy(&c->memory_lock);
@@ -126,7 +129,9 @@ static int pipeline_init(struct core *c, struct err *e)
 	                             .workers = c->opt.workers,
 	                             .segment_size = c->opt.segment_size ? c->opt.segment_size : c->space.segment,
 	                             .map_max = c->opt.map_max,
+	                             .memory = c->opt.memory - ARENA_SHARE(c->opt.memory),
 	                             .read_only = c->opt.read_only,
+	                             .budget = &c->budget,
 	                             .governor = c->governor};
 	uint64_t last;
 	int ret = highest_segment(c, &last);
@@ -317,7 +322,7 @@ int core_failed(const struct core *c)
 	return failed || !index_failed(c->index) ? failed : -EIO;
 }
 
-size_t core_memory_used(const struct core *c)
+struct budget *core_budget(struct core *c)
 {
-	return pool_used(c->pool);
+	return &c->budget;
 }

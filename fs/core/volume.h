@@ -13,6 +13,7 @@
 #ifndef APFS_FS_CORE_VOLUME_H
 #define APFS_FS_CORE_VOLUME_H
 
+#include "base/budget.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/pool.h"
@@ -122,6 +123,7 @@ struct core {
 	struct index *index;
 	struct governor *governor; /* NULL: off */
 	struct pipeline *pipeline;
+	struct budget budget;
 	struct pool *pool;
 	struct chunk_table *chunks;
 	struct frame_cache *cache;
@@ -143,9 +145,8 @@ struct core {
 
 	pthread_mutex_t memory_lock;
 	pthread_cond_t memory_cond;
-	size_t dirty_bytes; /* capacity of the buffers that exist */
 	size_t dirty_buffers;
-	size_t dirty_limit;
+	size_t dirty_limit; /* bytes of buffers, in their whole capacity */
 	struct space space;
 	unsigned cut_failures; /* so far; cut_error is the last one's */
 	int cut_error;

@@ -48,6 +48,7 @@ static bool write_park(struct session *s, struct request **rq)
 	*s->parked_end = *rq;
 	s->parked_end = &(*rq)->next;
 	*rq = spare;
+	budget_take(core_budget(s->core), BUDGET_RECEIVE, SESSION_BUFFER);
 	return true;
 }
 
@@ -64,6 +65,7 @@ static bool write_unpark(struct session *s, struct request **rq)
 	(*rq)->next = s->spare;
 	s->spare = *rq;
 	*rq = next;
+	budget_give(core_budget(s->core), BUDGET_RECEIVE, SESSION_BUFFER);
 	return true;
 }
 

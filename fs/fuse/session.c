@@ -15,15 +15,17 @@
 
 #define INIT_SECONDS 10 /* until the kernel's first request */
 
-unsigned session_threads(unsigned wanted)
+unsigned session_threads(unsigned wanted, uint64_t memory)
 {
+	uint64_t most = memory / (4 * SESSION_BUFFER);
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned n = wanted ? wanted : 2 * (unsigned)(cores > 0 ? cores : 1);
 	unsigned low = wanted ? 2 : 8; /* waiting for a commit holds a thread, and threads cost little */
 
-	if (n < low)
-		return low;
-	return n > 32 ? 32 : n;
+	n = n < low ? low : n > 32 ? 32 : n;
+	if (n > most)
+		n = most < 2 ? 2 : (unsigned)most;
+	return n;
 }
 
 /* Two threads stay free of writes. */
@@ -272,6 +274,7 @@ static int buffers_new(struct session *s, struct err *e)
 	s->arena = arena;
 	(void)madvise(arena, s->arena_len, MADV_DONTDUMP); /* plaintext */
 	memset(arena, 0, s->nthreads * SESSION_BUFFER);    /* faults now, not while a request waits */
+	budget_take(core_budget(s->core), BUDGET_RECEIVE, s->nthreads * SESSION_BUFFER);
 	for (unsigned i = 0; i < n; i++)
 		s->request[i].mem = s->arena + i * SESSION_BUFFER;
 	for (unsigned i = s->nthreads; i < n; i++) {
@@ -343,7 +346,7 @@ int session_new(struct core *core, const struct session_params *p, struct sessio
 	s->config = p->config;
 	s->fd = -1;
 	s->event = -1;
-	s->nthreads = session_threads(p->threads);
+	s->nthreads = p->threads;
 	s->nspare = p->spare;
 	s->max_writers = writers_of(s->nthreads);
 	s->parked_end = &s->parked;
@@ -375,8 +378,12 @@ void session_free(struct session *s)
 	op_close_all(s);
 	if (s->event >= 0)
 		(void)close(s->event);
-	if (s->arena)
+	if (s->arena) {
 		(void)munmap(s->arena, s->arena_len);
+		for (struct request *rq = s->parked; rq; rq = rq->next)
+			budget_give(core_budget(s->core), BUDGET_RECEIVE, SESSION_BUFFER);
+		budget_give(core_budget(s->core), BUDGET_RECEIVE, s->nthreads * SESSION_BUFFER);
+	}
 	(void)pthread_cond_destroy(&s->drained);
 	(void)pthread_mutex_destroy(&s->handle_lock);
 	(void)pthread_mutex_destroy(&s->drain_lock);

@@ -22,7 +22,7 @@ struct session_params {
 	const char *mountpoint;     /* absolute, without symbolic links */
 	const char *const *options; /* mount options as in fuse(8): "ro", "allow_other", "nodev", ... */
 	size_t noptions;
-	unsigned threads;   /* that answer requests; 0: by the machine */
+	unsigned threads;   /* that answer requests, session_threads() */
 	unsigned spare;     /* buffers for writes that wait, session_spare() */
 	bool debug;         /* log every request, at LOG_DEBUG */
 	const char *config; /* text of SESSION_XATTR_CONFIG; borrowed */
@@ -36,10 +36,10 @@ struct session_params {
  * "idle|running done=BYTES total=BYTES freed=BYTES error=ERRNO" and a line feed, error being the last run's. */
 #define SESSION_XATTR_COMPACT "user.apfs.compact"
 
-/* How many threads `wanted` means on this machine. */
-unsigned session_threads(unsigned wanted);
-/* How many buffers to keep for writes that wait when `memory` bytes are allowed in all. They are touched when needed.
- */
+/* How many threads `wanted` (0: by the machine) means here when `memory` bytes are allowed in all: their buffers take a
+ * quarter of it at most. */
+unsigned session_threads(unsigned wanted, uint64_t memory);
+/* How many buffers to keep for writes that wait: another quarter at most. They are touched when needed. */
 unsigned session_spare(uint64_t memory, unsigned threads);
 /* Bytes of request buffers that a session may come to hold. */
 uint64_t session_memory(unsigned threads, unsigned spare);

@@ -308,84 +308,15 @@ static void test_cross_renames(void **state)
 	fixture_remount(f);
 }
 
-/* A stream of many times the limit, by one writer and by eight, never holds more than the limit. */
-struct stream {
-	struct fixture *f;
-	uint64_t ino;
-	size_t limit;
-	unsigned mib, number;
-	size_t peak;
-	int ret;
-	pthread_t thread;
-};
-
-static void *stream_run(void *arg)
-{
-	struct stream *s = arg;
-	uint8_t *buf = malloc(MIB), *got = malloc(MIB);
-	uint64_t rng = rng_seed(s->number + 31), check = rng;
-	struct core_file *h = NULL;
-
-	s->ret = core_file_open(s->f->core, s->ino, O_RDWR, &h);
-	for (unsigned n = 0; n < s->mib && !s->ret; n++) {
-		size_t used;
-
-		fill_data(&rng, buf, MIB);
-		s->ret = core_file_write(h, buf, MIB, n * MIB, CORE_WRITE_CACHED);
-		used = core_memory_used(s->f->core);
-		s->peak = used > s->peak ? used : s->peak;
-	}
-	for (unsigned n = 0; n < s->mib && !s->ret; n++) {
-		size_t used;
-
-		fill_data(&check, buf, MIB);
-		if (core_file_read(h, got, MIB, n * MIB) != (ssize_t)MIB || memcmp(buf, got, MIB) != 0)
-			s->ret = 1;
-		used = core_memory_used(s->f->core);
-		s->peak = used > s->peak ? used : s->peak;
-	}
-	if (h)
-		core_file_close(h);
-	free(buf);
-	free(got);
-	return NULL;
-}
-
-static void test_memory_limit(void **state)
-{
-	struct fixture *f = *state;
-	unsigned mib = SLOW_BUILD ? 96 : 512;
-	struct stream s[NTHREADS + 1] = {0};
-
-	f->options.memory = 64 * MIB;
-	fixture_remount(f);
-	for (unsigned n = 0; n <= NTHREADS; n++) {
-		char name[16];
-
-		(void)snprintf(name, sizeof(name), "s%u", n);
-		s[n] = (struct stream){.f = f, .mib = n ? mib / NTHREADS / 2 : mib, .number = n};
-		s[n].ino = make(f, CORE_ROOT, name, S_IFREG | 0644);
-	}
-	(void)stream_run(&s[0]);
-	for (unsigned n = 1; n <= NTHREADS; n++)
-		assert_int_equal(pthread_create(&s[n].thread, NULL, stream_run, &s[n]), 0);
-	for (unsigned n = 1; n <= NTHREADS; n++)
-		(void)pthread_join(s[n].thread, NULL);
-	for (unsigned n = 0; n <= NTHREADS; n++) {
-		if (s[n].ret)
-			fail_msg("stream %u: %s", n, s[n].ret > 0 ? "other data" : strerror(-s[n].ret));
-		if (s[n].peak > 64 * MIB)
-			fail_msg("stream %u: %zu bytes held", n, s[n].peak);
-	}
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_own_files),     TEST(test_shared_file),  TEST(test_names),
-	    TEST(test_cross_renames), TEST(test_memory_limit),
+	    TEST(test_own_files),
+	    TEST(test_shared_file),
+	    TEST(test_names),
+	    TEST(test_cross_renames),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

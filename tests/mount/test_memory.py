@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -20,10 +21,20 @@ def judge(v, what):
     v.peak = 0
 
 
-def stream_out(path, mib, number):
-    """Half of it compresses. The hash of what was written."""
+def judge_account(v, what):
+    """What the daemon counts of the memory of file data, receive buffers and all, keeps to --memory itself."""
+    info = dict(line.split(":", 1) for line in os.getxattr(v.mnt, "user.apfs.info").decode().splitlines() if ":" in line)
+    limit, peak = (int(re.search(r"(\d+) bytes", info[f"memory {k}"]).group(1)) for k in ("limit", "peak"))
+    say(f"{what}: {peak // MIB} MiB counted at most")
+    check(limit == MEMORY * MIB and limit // 8 < peak <= limit, f"{what}: {peak} bytes of {limit} were in use")
+
+
+def stream_out(path, mib, number, plain_text=False):
+    """Half of it compresses, or all of it. The hash of what was written."""
     rng = random.Random(number)
     blocks = [rng.randbytes(MIB), bytes(MIB // 2) + rng.randbytes(MIB // 2), b"text, text\n" * (MIB // 11 + 1), rng.randbytes(MIB)]
+    if plain_text:
+        blocks = blocks[2:3] * 4
     h = hashlib.blake2b()
     with open(path, "wb", buffering=0) as f:
         for n in range(mib):
@@ -57,24 +68,34 @@ def stream():
         judge(v, f"{mib} MiB read")
 
 
+def write_beside(v, count, mib):
+    """So many writers at once of so many MiB each; then everything is read."""
+    hashes = [None] * count
+    threads = [
+        threading.Thread(target=lambda n=n: hashes.__setitem__(n, stream_out(v.path(f"w{n}"), mib, n, count > 4)))
+        for n in range(count)
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for n, expected in enumerate(hashes):
+        check(expected and stream_in(v.path(f"w{n}")) == expected, f"w{n} has other data")
+        os.unlink(v.path(f"w{n}"))
+
+
 def writers():
     need()
-    mib = 512 if NIGHTLY else 16 if SANITIZED else 64
-    with Volume("--memory", f"{MEMORY}M") as v:
-        v.watch()
-        hashes = [None] * 8
-        threads = [
-            threading.Thread(target=lambda n=n: hashes.__setitem__(n, stream_out(v.path(f"w{n}"), mib, n))) for n in range(8)
-        ]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-        random_writes(v.path("random"), 64 if SANITIZED else 256)
-        v.unwatch()
-        judge(v, "8 writers, then a random one")
-        for n, expected in enumerate(hashes):
-            check(expected and stream_in(v.path(f"w{n}")) == expected, f"w{n} has other data")
+    mib = 128 if SANITIZED else 512
+    for count in (1, 4, 32):
+        with Volume("--memory", f"{MEMORY}M") as v:
+            v.watch()
+            write_beside(v, count, 1024 if NIGHTLY else mib // count)
+            if count == 4:
+                random_writes(v.path("random"), 64 if SANITIZED else 256)
+            v.unwatch()
+            judge(v, f"{count} writers")
+            judge_account(v, f"{count} writers")
 
 
 def random_writes(path, mib):

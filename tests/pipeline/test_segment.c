@@ -156,7 +156,7 @@ static void test_trim_by_failed(void **state)
 
 	(void)state;
 	rig_init(&r, CIPHER_AES_256_GCM);
-	assert_int_equal(workers_new(1, NULL, &workers, NULL), 0);
+	assert_int_equal(workers_new(&(struct workers_options){.threads = 1, .contexts = 16}, &workers, NULL), 0);
 	segment_store_init(&store, &(struct segment_store_options){.io = r.posix,
 	                                                           .keyring = r.keyring,
 	                                                           .workers = workers,

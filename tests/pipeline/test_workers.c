@@ -30,7 +30,7 @@ static void counted_step(struct workers_job *job, unsigned i, struct worker_ctx 
 	assert_non_null(ctx->codec);
 	assert_non_null(ctx->cipher);
 	ctx->plain[0] = (uint8_t)i;
-	ctx->span[WORKER_SPAN - 1] = (uint8_t)i;
+	ctx->plain[WORKER_PLAIN - 1] = (uint8_t)i;
 	assert_int_equal(atomic_fetch_add(&c->seen[i], 1), 0);
 	if (atomic_fetch_sub(&c->left, 1) == 1) {
 		atomic_fetch_add(c->done, 1);
@@ -56,7 +56,7 @@ static void test_steps(void **state)
 	atomic_uint done = 0;
 
 	(void)state;
-	assert_int_equal(workers_new(3, NULL, &w, NULL), 0);
+	assert_int_equal(workers_new(&(struct workers_options){.threads = 3, .contexts = 16}, &w, NULL), 0);
 	for (unsigned i = 0; i < 500; i++)
 		workers_submit(w, &counted_new(i % 64 + 1, &done)->job, i % 5 == 0);
 	workers_free(w); /* not before everything has run */
@@ -70,7 +70,7 @@ static void test_help(void **state)
 	atomic_uint done = 0;
 
 	(void)state;
-	assert_int_equal(workers_new(2, NULL, &w, NULL), 0);
+	assert_int_equal(workers_new(&(struct workers_options){.threads = 2, .contexts = 16}, &w, NULL), 0);
 	ctx = workers_borrow(w);
 	assert_non_null(ctx);
 	for (unsigned i = 0; i < 100; i++) {
@@ -142,7 +142,7 @@ static void test_tasks_leave_room(void **state)
 	struct workers *w;
 
 	(void)state;
-	assert_int_equal(workers_new(3, NULL, &w, NULL), 0);
+	assert_int_equal(workers_new(&(struct workers_options){.threads = 3, .contexts = 16}, &w, NULL), 0);
 	for (int i = 0; i < 10; i++)
 		assert_int_equal(workers_run(w, latch_wait, &tasks), 0);
 	latch_await(&tasks, 2);
@@ -169,7 +169,7 @@ static void test_tasks_are_bounded(void **state)
 	struct workers *w;
 
 	(void)state;
-	assert_int_equal(workers_new(2, NULL, &w, NULL), 0);
+	assert_int_equal(workers_new(&(struct workers_options){.threads = 2, .contexts = 16}, &w, NULL), 0);
 	assert_int_equal(workers_run(w, latch_wait, &held), 0);
 	latch_await(&held, 1);
 	for (unsigned i = 0; i < WORKERS_TASKS; i++)
@@ -206,7 +206,7 @@ static void test_order(void **state)
 	struct worker_ctx *ctx;
 
 	(void)state;
-	assert_int_equal(workers_new(2, NULL, &w, NULL), 0);
+	assert_int_equal(workers_new(&(struct workers_options){.threads = 2, .contexts = 16}, &w, NULL), 0);
 	for (int i = 0; i < 2; i++) {
 		block[i] = (struct held){.job = {.step = held_step, .steps = 1}, .latch = &held};
 		workers_submit(w, &block[i].job, false);
@@ -253,7 +253,7 @@ static void test_lending(void **state)
 	struct workers *w;
 
 	(void)state;
-	assert_int_equal(workers_new(1, NULL, &w, NULL), 0);
+	assert_int_equal(workers_new(&(struct workers_options){.threads = 1, .contexts = 16}, &w, NULL), 0);
 	for (unsigned i = 0; i < 40; i++)
 		assert_int_equal(pthread_create(&thread[i], NULL, borrower, w), 0);
 	for (unsigned i = 0; i < 40; i++)
