@@ -22,8 +22,10 @@ struct tokens {
 
 	/* Only where balance says that somebody wants one. */
 	_Alignas(CACHE_LINE) pthread_mutex_t lock;
-	STAILQ_HEAD(, waiter) queue;
-	unsigned early; /* tokens given back for somebody who has not come to the queue yet */
+	STAILQ_HEAD(, waiter) queue[2]; /* [1]: urgent */
+	bool urgent_last;               /* which was served last */
+	unsigned early;                 /* tokens given back for somebody who has not come to a queue yet */
+	atomic_uint urgent;             /* how many wait in that queue */
 };
 
 struct governor {
@@ -37,7 +39,8 @@ static void tokens_init(struct tokens *t, unsigned total, enum metric wait)
 	t->total = (int)total;
 	t->wait = wait;
 	(void)pthread_mutex_init(&t->lock, NULL);
-	STAILQ_INIT(&t->queue);
+	STAILQ_INIT(&t->queue[0]);
+	STAILQ_INIT(&t->queue[1]);
 }
 
 int governor_new(const struct governor_options *o, struct governor **out)
@@ -60,7 +63,7 @@ void governor_free(struct governor *g)
 	free(g);
 }
 
-static void tokens_wait(struct tokens *t)
+static void tokens_wait(struct tokens *t, bool urgent)
 {
 	struct waiter me;
 
@@ -71,28 +74,46 @@ static void tokens_wait(struct tokens *t)
 		return;
 	}
 	(void)sem_init(&me.granted, 0, 0);
-	STAILQ_INSERT_TAIL(&t->queue, &me, link);
+	STAILQ_INSERT_TAIL(&t->queue[urgent], &me, link);
+	atomic_fetch_add_explicit(&t->urgent, urgent, memory_order_relaxed);
 	(void)pthread_mutex_unlock(&t->lock);
 	while (sem_wait(&me.granted) < 0)
 		; /* a signal: the token is still on its way */
 	(void)sem_destroy(&me.granted);
 }
 
-void governor_enter(struct governor *g, enum governor_kind kind)
+static void tokens_take(struct governor *g, enum governor_kind kind, bool urgent)
 {
+	struct tokens *t = &g->tokens[kind];
 	uint64_t begin;
-	struct tokens *t;
 
-	if (!g)
-		return;
-	t = &g->tokens[kind];
 	if (atomic_fetch_sub_explicit(&t->balance, 1, memory_order_acquire) > 0) {
 		metrics_observe(g->metrics, t->wait, 0);
 		return;
 	}
 	begin = metrics_now(g->metrics);
-	tokens_wait(t);
+	tokens_wait(t, urgent);
 	(void)metrics_lap(g->metrics, t->wait, begin);
+}
+
+/* Whose turn it is; NULL if nobody has come yet. Under the lock. */
+static struct waiter *tokens_next(struct tokens *t)
+{
+	bool urgent = !STAILQ_EMPTY(&t->queue[1]) && (!t->urgent_last || STAILQ_EMPTY(&t->queue[0]));
+	struct waiter *next = STAILQ_FIRST(&t->queue[urgent]);
+
+	if (!next)
+		return NULL;
+	STAILQ_REMOVE_HEAD(&t->queue[urgent], link);
+	atomic_fetch_sub_explicit(&t->urgent, urgent, memory_order_relaxed);
+	t->urgent_last = urgent;
+	return next;
+}
+
+void governor_enter(struct governor *g, enum governor_kind kind)
+{
+	if (g)
+		tokens_take(g, kind, false);
 }
 
 void governor_leave(struct governor *g, enum governor_kind kind)
@@ -106,10 +127,8 @@ void governor_leave(struct governor *g, enum governor_kind kind)
 	if (atomic_fetch_add_explicit(&t->balance, 1, memory_order_release) >= 0)
 		return;
 	(void)pthread_mutex_lock(&t->lock);
-	next = STAILQ_FIRST(&t->queue);
-	if (next)
-		STAILQ_REMOVE_HEAD(&t->queue, link);
-	else
+	next = tokens_next(t);
+	if (!next)
 		t->early++;
 	(void)pthread_mutex_unlock(&t->lock);
 	if (next)
@@ -135,23 +154,28 @@ unsigned governor_held(const struct governor *g, enum governor_kind kind)
 	return governor_tokens(g, kind) - (unsigned)(balance > 0 ? balance : 0);
 }
 
+/* May the hold go on? */
+static bool hold_goes_on(struct governor_hold *h)
+{
+	if (!governor_waiting(h->governor, GOVERNOR_CPU)) {
+		h->since = 0;
+		return true;
+	}
+	if (!h->urgent && atomic_load_explicit(&h->governor->tokens[GOVERNOR_CPU].urgent, memory_order_relaxed))
+		return false;
+	uint64_t now = clock_system.monotonic(&clock_system);
+	if (!h->since)
+		h->since = now;
+	return now - h->since < GOVERNOR_SLICE;
+}
+
 void governor_hold_begin(struct governor_hold *h)
 {
-	if (!h->governor)
+	if (!h->governor || (h->held && hold_goes_on(h)))
 		return;
-	if (h->held) {
-		if (!governor_waiting(h->governor, GOVERNOR_CPU)) {
-			h->since = 0;
-			return;
-		}
-		uint64_t now = clock_system.monotonic(&clock_system);
-		if (!h->since)
-			h->since = now;
-		if (now - h->since < GOVERNOR_SLICE)
-			return;
+	if (h->held)
 		governor_leave(h->governor, GOVERNOR_CPU);
-	}
-	governor_enter(h->governor, GOVERNOR_CPU);
+	tokens_take(h->governor, GOVERNOR_CPU, h->urgent);
 	h->held = true;
 	h->since = 0;
 }

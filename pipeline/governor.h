@@ -2,6 +2,8 @@
  * Tokens that keep a mount from asking more of the machine than it has: whoever runs a codec or a cipher holds a CPU
  * token, whoever reads, appends to or syncs a segment an I/O token. Those who wait are served in the order in which
  * they came: a token that is given back while somebody waits is that waiter's, and nobody who comes later can take it.
+ * Threads whose runs are short and waited for (urgent holds) have a queue of their own; if somebody waits in both
+ * queues they are served in turn, so that neither a flood of reads nor one of writes keeps the other from half of it.
  *
  * Nothing is waited for with a token but, with one for I/O, storage: so who waits for a token gets it. Taking and
  * giving back a token that nobody else wants is one atomic operation each.
@@ -35,10 +37,12 @@ unsigned governor_held(const struct governor *g, enum governor_kind kind);
 unsigned governor_waiting(const struct governor *g, enum governor_kind kind);
 
 /* One thread's CPU token over a row of short runs. A change of hands for each of them would cost more than some of them
- * take, so it is kept for GOVERNOR_SLICE from when somebody is seen to wait, and for as long as nobody does. */
+ * take, so it is kept for GOVERNOR_SLICE from when somebody is seen to wait, and for as long as nobody does; one that
+ * is not urgent goes to an urgent waiter at once. */
 struct governor_hold {
 	struct governor *governor; /* NULL: nothing is governed */
 	uint64_t since;            /* when somebody was seen to wait, monotonic ns; 0: not yet */
+	bool urgent;               /* somebody waits for what is run */
 	bool held;
 };
 

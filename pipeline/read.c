@@ -151,6 +151,7 @@ int reader_frames(struct reader *r, const struct pipeline_chunk *chunk, const vo
 			ret = err_set(e, -ENOMEM, ERR_MEMORY, "no memory to read a chunk");
 	}
 	if (rd.ctx) {
+		rd.ctx->cpu.urgent = true;
 		ret = read_frames(&rd, inline_data, n, count, off, e);
 		workers_return(r->workers, rd.ctx);
 		if (ret)

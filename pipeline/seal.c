@@ -201,6 +201,7 @@ static void job_run_here(struct sealer *s, struct seal_job *job)
 	struct err e = {0};
 
 	if (ctx) {
+		ctx->cpu.urgent = job->rq->to_inline;
 		job->buf = ctx->span;
 		seal_job_begin(job);
 		for (uint32_t n = 0; n < job->chunk->nframes; n++)

@@ -345,6 +345,7 @@ struct worker_ctx *workers_borrow(struct workers *w)
 void workers_return(struct workers *w, struct worker_ctx *ctx)
 {
 	governor_hold_end(&ctx->cpu);
+	ctx->cpu.urgent = false;
 	SCOPED_LOCK(&w->ctx_lock);
 	SLIST_INSERT_HEAD(&w->spare, ctx, link);
 	w->lent--;

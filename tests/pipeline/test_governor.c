@@ -289,6 +289,66 @@ static void test_hold(void **state)
 	governor_free(g);
 }
 
+struct reader {
+	struct governor_hold hold;
+	atomic_bool *stop;
+	uint64_t runs;
+	pthread_t thread;
+};
+
+/* Asks again and again, as soon as it has what it asked for. */
+static void *reader_main(void *arg)
+{
+	struct reader *me = arg;
+
+	me->hold.urgent = true;
+	while (!atomic_load(me->stop)) {
+		governor_hold_begin(&me->hold);
+		spin(20000);
+		governor_hold_end(&me->hold);
+		me->runs++;
+	}
+	return NULL;
+}
+
+/* Short runs that somebody waits for wait for one run of each other thread's at most, not for slices, and two such
+ * threads that never stop leave the others their half. */
+static void test_urgent(void **state)
+{
+	enum { RIVALS = 4, READERS = 2 };
+	struct governor *g = make(1, 1, NULL);
+	struct rival rival[RIVALS];
+	struct reader reader[READERS];
+	atomic_bool stop = false;
+	uint64_t runs = 0, reads = 0;
+
+	(void)state;
+	for (int i = 0; i < RIVALS; i++) {
+		rival[i] = (struct rival){.hold = {.governor = g}, .stop = &stop};
+		assert_int_equal(pthread_create(&rival[i].thread, NULL, rival_main, &rival[i]), 0);
+	}
+	for (int i = 0; i < READERS; i++) {
+		reader[i] = (struct reader){.hold = {.governor = g}, .stop = &stop};
+		assert_int_equal(pthread_create(&reader[i].thread, NULL, reader_main, &reader[i]), 0);
+	}
+	nap(400000);
+	atomic_store(&stop, true);
+	for (int i = 0; i < RIVALS; i++) {
+		(void)pthread_join(rival[i].thread, NULL);
+		runs += rival[i].runs;
+	}
+	for (int i = 0; i < READERS; i++) {
+		(void)pthread_join(reader[i].thread, NULL);
+		reads += reader[i].runs;
+	}
+	/* In turn, but for what a thread that is woken late lets pass. */
+	assert_true(reads >= runs / 4);
+	assert_true(runs >= reads / 4);
+	assert_int_equal(governor_held(g, GOVERNOR_CPU), 0);
+	assert_int_equal(governor_waiting(g, GOVERNOR_CPU), 0);
+	governor_free(g);
+}
+
 static void nothing(int signo)
 {
 	(void)signo;
@@ -324,7 +384,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_books), cmocka_unit_test(test_none),      cmocka_unit_test(test_counts),
 	    cmocka_unit_test(test_order), cmocka_unit_test(test_hand_over), cmocka_unit_test(test_shares),
-	    cmocka_unit_test(test_hold),  cmocka_unit_test(test_signals),
+	    cmocka_unit_test(test_hold),  cmocka_unit_test(test_signals),   cmocka_unit_test(test_urgent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
