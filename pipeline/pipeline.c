@@ -79,6 +79,7 @@ int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct
 					  .full = o->segment_size ? o->segment_size : PIPELINE_SEGMENT_SIZE,
 					  .map_max = o->map_max,
 					  .read_only = o->read_only,
+					  .metrics = o->metrics,
 				      });
 	p->reader = (struct reader){.store = &p->store, .workers = p->workers};
 	*out = p;
@@ -204,4 +205,19 @@ void pipeline_stats_get(struct pipeline *p, struct pipeline_stats *out)
 	};
 	SCOPED_LOCK(&p->store.lock);
 	out->syncs = p->store.syncs;
+}
+
+void pipeline_gauges(struct pipeline *p)
+{
+	struct metrics *m = p->store.metrics;
+	uint64_t plain = metrics_value(m, METRIC_CHUNK_PLAIN_BYTES);
+	uint64_t stored = metrics_value(m, METRIC_CHUNK_STORED_BYTES);
+
+	if (stored)
+		metrics_set(m, METRIC_COMPRESSION_RATIO, (uint64_t)((double)plain / (double)stored * 1e6));
+	metrics_set(m, METRIC_WORKERS, workers_count(p->workers));
+	metrics_set(m, METRIC_WORKERS_ACTIVE, workers_active(p->workers));
+	SCOPED_LOCK(&p->sealer.lock);
+	metrics_set(m, METRIC_QUEUE_BYTES, p->sealer.queued);
+	metrics_set(m, METRIC_QUEUE_JOBS, p->sealer.jobs);
 }

@@ -9,6 +9,7 @@
 #include "base/io.h"
 #include "pipeline/codec.h"
 #include "pipeline/governor.h"
+#include "pipeline/metrics.h"
 #include "pipeline/superblock.h"
 
 #include <stdbool.h>
@@ -39,6 +40,7 @@ struct pipeline_options {
 	bool read_only;
 	struct governor *governor; /* borrowed; NULL: threads use the machine as they like */
 	struct budget *budget;     /* borrowed; NULL: that memory is not counted */
+	struct metrics *metrics;   /* borrowed; NULL: nothing is measured */
 };
 
 int pipeline_new(const struct pipeline_options *o, struct pipeline **out, struct err *e) MUST_CHECK;
@@ -200,5 +202,8 @@ struct pipeline_stats {
 	uint64_t syncs;                         /* of segments */
 };
 void pipeline_stats_get(struct pipeline *p, struct pipeline_stats *out);
+
+/* Brings the gauges of the metrics up to date: queue, workers, ratio. */
+void pipeline_gauges(struct pipeline *p);
 
 #endif

@@ -11,6 +11,7 @@ struct reading {
 	const struct pipeline_chunk *chunk;
 	struct worker_ctx *ctx;
 	struct governor *governor;
+	struct metrics *metrics;
 	uint8_t *out;
 };
 
@@ -63,15 +64,21 @@ static int open_frame(struct reading *rd, uint32_t i, const uint8_t *in, uint8_t
 	uint8_t *payload = f->codec == CODEC_STORED ? out : rd->ctx->plain;
 	char what[64];
 	governor_hold_begin(&rd->ctx->cpu);
+	uint64_t begin = metrics_now(rd->metrics);
 	int ret = chunk_frame_open(rd->ctx->cipher, &rd->key, &id, in, f->stored_len, payload);
 
+	begin = metrics_lap(rd->metrics, METRIC_OPEN_SECONDS, begin);
+	metrics_add(rd->metrics, METRIC_OPEN_BYTES, f->stored_len);
 	if (ret == -EBADMSG) {
 		(void)snprintf(what, sizeof(what), "frame %u is not authentic", i);
 		return damaged(rd, ERR_AUTH, what, e);
 	}
-	if (!ret && f->codec != CODEC_STORED)
+	if (!ret && f->codec != CODEC_STORED) {
 		ret = codec_decompress(rd->ctx->codec, (enum codec_id)f->codec, payload,
 		                       f->stored_len - chunk_overhead(rd->key.suite), out, f->plain_len);
+		(void)metrics_lap(rd->metrics, METRIC_DECOMPRESS_SECONDS, begin);
+		metrics_add(rd->metrics, METRIC_DECOMPRESS_BYTES, f->plain_len);
+	}
 	if (ret == -EBADMSG) {
 		(void)snprintf(what, sizeof(what), "frame %u does not decompress", i);
 		return damaged(rd, ERR_CODEC, what, e);
@@ -92,8 +99,11 @@ static int fetch(struct reading *rd, uint32_t n, uint32_t count, uint32_t off, u
 	}
 	governor_hold_end(&rd->ctx->cpu);
 	governor_enter(rd->governor, GOVERNOR_IO);
+	uint64_t begin = metrics_io_begin(rd->metrics);
 	ssize_t r = io_pread(rd->seg->file, rd->ctx->span, *len, rd->chunk->offset + off);
+	metrics_io_end(rd->metrics, METRIC_FETCH_SECONDS, begin);
 	governor_leave(rd->governor, GOVERNOR_IO);
+	metrics_add(rd->metrics, METRIC_FETCH_BYTES, r < 0 ? 0 : (uint64_t)r);
 	if (r < 0) {
 		char path[SEGMENT_PATH];
 		pipeline_segment_path(rd->seg->name, path, sizeof(path));
@@ -128,7 +138,7 @@ static int read_frames(struct reading *rd, const uint8_t *inline_data, uint32_t 
 int reader_frames(struct reader *r, const struct pipeline_chunk *chunk, const void *inline_data, uint32_t n,
                   uint32_t count, void *out, uint64_t *stored, struct err *e)
 {
-	struct reading rd = {.chunk = chunk, .governor = r->store->governor, .out = out};
+	struct reading rd = {.chunk = chunk, .governor = r->store->governor, .metrics = r->store->metrics, .out = out};
 	uint32_t off = 0;
 	size_t plain = 0;
 

@@ -48,10 +48,19 @@ void sealer_release(struct sealer *s)
 
 static void count(struct sealer *s, const struct pipeline_chunk *chunk)
 {
-	uint64_t stored = 0;
+	struct metrics *m = s->store->metrics;
+	uint64_t frames[CODEC_COUNT] = {0}, stored;
 
 	for (uint32_t i = 0; i < chunk->nframes; i++)
-		stored += chunk->frame[i].codec == CODEC_STORED;
+		frames[chunk->frame[i].codec]++;
+	stored = frames[CODEC_STORED];
+	for (unsigned i = 0; i < CODEC_COUNT; i++)
+		if (frames[i])
+			metrics_add(m, (enum metric)(METRIC_FRAMES_STORED + i), frames[i]);
+	metrics_add(m, METRIC_CHUNKS, 1);
+	metrics_add(m, METRIC_CHUNKS_INLINE, chunk->inline_data != NULL);
+	metrics_add(m, METRIC_CHUNK_PLAIN_BYTES, chunk->plain_len);
+	metrics_add(m, METRIC_CHUNK_STORED_BYTES, chunk->stored_len);
 	atomic_fetch_add_explicit(&s->plain, chunk->plain_len, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->stored, chunk->stored_len, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->chunks, 1, memory_order_relaxed);

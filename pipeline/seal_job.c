@@ -226,6 +226,8 @@ static int frame_pack(struct seal_job *job, uint32_t i, struct worker_ctx *ctx)
 
 static int frame_seal(struct seal_job *job, uint32_t i, struct worker_ctx *ctx)
 {
+	struct metrics *m = job->sealer->store->metrics;
+	uint64_t begin = metrics_now(m);
 	const struct seal_frame *f = &job->frame[i];
 	const struct pipeline_frame *frame = &job->chunk->frame[i];
 	struct chunk_frame_id id = {
@@ -236,8 +238,11 @@ static int frame_seal(struct seal_job *job, uint32_t i, struct worker_ctx *ctx)
 	    .plain_len = frame->plain_len,
 	};
 
-	return chunk_frame_seal(ctx->cipher, &job->key, job->nonces + (size_t)(i + 2) * job->nonce_len, &id, f->src,
-	                        f->len, job->buf + f->place);
+	int ret = chunk_frame_seal(ctx->cipher, &job->key, job->nonces + (size_t)(i + 2) * job->nonce_len, &id, f->src,
+	                           f->len, job->buf + f->place);
+	(void)metrics_lap(m, METRIC_SEAL_SECONDS, begin);
+	metrics_add(m, METRIC_SEAL_BYTES, f->len);
+	return ret;
 }
 
 static void seal_failed(struct seal_job *job, int ret, const char *what)
@@ -251,12 +256,17 @@ static void seal_failed(struct seal_job *job, int ret, const char *what)
 
 void seal_job_frame(struct seal_job *job, uint32_t i, struct worker_ctx *ctx)
 {
+	struct metrics *m = job->sealer->store->metrics;
+	uint64_t begin;
 	int ret;
 
 	if (seal_job_failed(job))
 		return;
 	governor_hold_begin(&ctx->cpu);
+	begin = metrics_now(m);
 	ret = frame_pack(job, i, ctx);
+	(void)metrics_lap(m, METRIC_COMPRESS_SECONDS, begin);
+	metrics_add(m, METRIC_COMPRESS_BYTES, job->chunk->frame[i].plain_len);
 	if (ret) {
 		seal_failed(job, ret, "compress");
 		return;

@@ -46,6 +46,7 @@ void segment_store_init(struct segment_store *s, const struct segment_store_opti
 	s->keyring = o->keyring;
 	s->workers = o->workers;
 	s->governor = o->governor;
+	s->metrics = o->metrics;
 	memcpy(s->uuid, o->uuid, sizeof(s->uuid));
 	s->suite = o->suite;
 	s->next_id = o->next_id;

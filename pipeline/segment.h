@@ -59,6 +59,7 @@ struct segment {
 	int failed;          /* the -errno of a write */
 	uint64_t end;        /* where the next record goes */
 	uint64_t size;       /* the end of what has been written */
+	uint64_t synced;     /* and of what has been made durable */
 	uint64_t promised;   /* worst-case bytes of the chunks being sealed */
 	uint64_t settled;    /* and of those that have been appended */
 	uint64_t sync_round; /* that last had it */
@@ -72,6 +73,7 @@ struct segment_store {
 	const struct keyring *keyring;
 	struct workers *workers;
 	struct governor *governor; /* held for each use of STORE that may take long; NULL: none */
+	struct metrics *metrics;
 	uint8_t uuid[SUPERBLOCK_UUID];
 	enum cipher_suite suite;
 	bool read_only;
@@ -108,6 +110,7 @@ struct segment_store_options {
 	enum cipher_suite suite;
 	uint64_t next_id, full, map_max;
 	bool read_only;
+	struct metrics *metrics;
 };
 
 void segment_store_init(struct segment_store *s, const struct segment_store_options *o);

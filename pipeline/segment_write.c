@@ -118,7 +118,7 @@ static int segment_make(struct segment_store *s, enum pipeline_segment_kind kind
 		governor_enter(s->governor, GOVERNOR_IO);
 		ret = make_file(s, seg, path, e);
 		governor_leave(s->governor, GOVERNOR_IO);
-		seg->end = seg->size = seg->header_len;
+		seg->end = seg->size = seg->synced = seg->header_len;
 	}
 	if (ret)
 		segment_free(seg);
@@ -329,8 +329,11 @@ int segment_append(struct segment_store *s, struct segment *seg, uint32_t worst,
 		worst = 0;
 		(void)pthread_mutex_unlock(&s->lock);
 		governor_enter(s->governor, GOVERNOR_IO);
+		uint64_t begin = metrics_io_begin(s->metrics);
 		ret = io_pwrite(seg->file, record, len, *off);
+		metrics_io_end(s->metrics, METRIC_APPEND_SECONDS, begin);
 		governor_leave(s->governor, GOVERNOR_IO);
+		metrics_add(s->metrics, METRIC_APPEND_BYTES, ret ? 0 : len);
 		(void)pthread_mutex_lock(&s->lock);
 		if (ret) {
 			if (!seg->failed)
@@ -375,13 +378,19 @@ static void sync_round_locked(struct segment_store *s)
 		TAILQ_REMOVE(&s->dirty, seg, dirty_link);
 		seg->dirty = false;
 		seg->refs++;
+		uint64_t size = seg->size;
 		(void)pthread_mutex_unlock(&s->lock);
 		governor_enter(s->governor, GOVERNOR_IO);
+		uint64_t begin = metrics_io_begin(s->metrics);
 		ret = io_sync(seg->file);
+		metrics_io_end(s->metrics, METRIC_SYNC_SECONDS, begin);
 		governor_leave(s->governor, GOVERNOR_IO);
 		(void)pthread_mutex_lock(&s->lock);
 		s->syncs++;
-		if (ret) {
+		if (!ret) {
+			metrics_add(s->metrics, METRIC_SYNC_BYTES, size - seg->synced);
+			seg->synced = size;
+		} else {
 			char path[SEGMENT_PATH];
 			pipeline_segment_path(seg->name, path, sizeof(path));
 			store_fail_locked(s, ret, path);

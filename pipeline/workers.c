@@ -270,6 +270,13 @@ unsigned workers_count(const struct workers *w)
 	return w->nthreads;
 }
 
+unsigned workers_active(struct workers *w)
+{
+	SCOPED_LOCK(&w->lock);
+
+	return w->nthreads - w->idle;
+}
+
 void workers_submit(struct workers *w, struct workers_job *job, bool urgent)
 {
 	SCOPED_LOCK(&w->lock);

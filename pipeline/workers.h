@@ -42,6 +42,8 @@ int workers_new(const struct workers_options *o, struct workers **out, struct er
 void workers_free(struct workers *w);
 
 unsigned workers_count(const struct workers *w);
+/* Those that do something now. */
+unsigned workers_active(struct workers *w);
 
 struct workers_job {
 	/* Called once for each i below `steps`, at the same time from several threads. The pool does not touch the job

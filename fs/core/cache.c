@@ -88,6 +88,7 @@ bool frame_cache_evict(struct core *c)
 	TAILQ_REMOVE(&fc->lru, f, lru);
 	HASH_DEL(fc->table, f);
 	frame_free(fc, f);
+	metrics_add(c->metrics, METRIC_CACHE_EVICTIONS, 1);
 	return true;
 }
 
@@ -174,6 +175,7 @@ int frame_cache_get(struct core *c, struct chunk *k, uint32_t frame, struct cach
 
 	(void)pthread_mutex_lock(&fc->lock);
 	f = frame_find(fc, &key);
+	metrics_add(c->metrics, f ? METRIC_CACHE_HITS : METRIC_CACHE_MISSES, 1);
 	if (!f) {
 		(void)pthread_mutex_unlock(&fc->lock);
 		f = frame_new(c, &key, k->p->frame[frame].plain_len);

@@ -383,6 +383,7 @@ int chunk_copy(struct core *c, uint64_t id, uint32_t pos, uint32_t len, uint8_t 
 		             pos;
 
 		if (whole) {
+			metrics_add(c->metrics, METRIC_CACHE_MISSES, whole);
 			ret = frame_read(c, k, frame, whole, dst, e);
 		} else {
 			struct cached_frame *f;

@@ -58,8 +58,12 @@ static int cut_commit(struct core *c, bool last_round, bool *due, struct err *e)
 	if (!ret && (!*due || last_round)) {
 		*due = false;
 		ret = ids_reserve(c);
-		if (!ret)
+		if (!ret) {
+			uint64_t begin = metrics_now(c->metrics);
+
 			ret = index_commit(c->index, e);
+			(void)metrics_lap(c->metrics, METRIC_INDEX_COMMIT_SECONDS, begin);
+		}
 		if (!ret)
 			atomic_store(&c->ns_dirty, false);
 	}
@@ -97,7 +101,9 @@ static int cut_once(struct core *c, enum cut_kind kind, struct node *const *want
 	}
 	if (ret)
 		return ret;
+	uint64_t begin = metrics_io_begin(c->metrics);
 	ret = index_sync(c->index, &e);
+	metrics_io_end(c->metrics, METRIC_INDEX_SYNC_SECONDS, begin);
 	if (ret)
 		return core_stop(c, ret, &e, "making the index durable");
 	if (kind != CUT_SOME || copy) {
@@ -112,6 +118,7 @@ static int cut_once(struct core *c, enum cut_kind kind, struct node *const *want
  * first, and may give the data the room. */
 static int cut_run(struct core *c, enum cut_kind kind, struct node *const *wanted, size_t nwanted, struct copy *copy)
 {
+	uint64_t begin = metrics_now(c->metrics);
 	bool reclaimed = false;
 	int ret, names = 0;
 
@@ -124,6 +131,7 @@ static int cut_run(struct core *c, enum cut_kind kind, struct node *const *wante
 			ret = cut_once(c, kind, wanted, nwanted, copy, &reclaimed);
 	}
 	space_cut_ended(c, ret, names, reclaimed);
+	(void)metrics_lap(c->metrics, METRIC_CUT_SECONDS, begin);
 	return ret;
 }
 
@@ -231,6 +239,7 @@ int cut_wait_copy(struct core *c, struct copy *copy)
 
 int core_fsync(struct core *c, uint64_t ino, bool data_only)
 {
+	uint64_t begin = metrics_now(c->metrics);
 	struct node *n;
 	bool dir;
 	int ret = node_get(c, ino, &n);
@@ -244,6 +253,7 @@ int core_fsync(struct core *c, uint64_t ino, bool data_only)
 	}
 	ret = cut_wait(c, dir ? NULL : n);
 	node_put(c, n);
+	(void)metrics_lap(c->metrics, METRIC_FSYNC_SECONDS, begin);
 	return ret;
 }
 

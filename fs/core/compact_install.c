@@ -152,6 +152,7 @@ int copy_install(struct core *c, struct copy *cp)
 			ret = install_extent(cp, &cp->ext[i]);
 	}
 	forget_moved(cp);
+	metrics_add(c->metrics, METRIC_COMPACT_BYTES, cp->moved);
 	free(s);
 	cp->ret = ret;
 	/* Each extent that was moved is right by itself: a lack of memory is no reason for the cut to fail. */

@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "pipeline/codec.h"
 #include "pipeline/keys.h"
+#include "pipeline/metrics.h"
 #include "pipeline/policy.h"
 
 #include <stdbool.h>
@@ -47,6 +48,8 @@ struct core_options {
 	bool read_only, noatime;
 	bool no_compact;           /* no thread that compacts */
 	bool compact_on_demand;    /* it works only when asked, or when STORE is full */
+	bool no_metrics;           /* nothing is measured */
+	uint32_t sample_ms;        /* between two looks at how busy it is; 0: 5,000 */
 	const struct clock *clock; /* NULL: the system's */
 };
 
@@ -209,5 +212,9 @@ int core_failed(const struct core *c);
 
 /* The memory of file data: who has how much of it. The volume's. */
 struct budget *core_budget(struct core *c);
+
+/* What is measured, its gauges brought up to date but for the saturations, which are of the last interval. NULL when it
+ * is switched off. The volume's. */
+struct metrics *core_metrics(struct core *c);
 
 #endif

@@ -216,7 +216,7 @@ static uint32_t stream_chunk(const struct core *c, const struct node *n)
 	return chunk < POOL_BLOCK ? POOL_BLOCK : chunk;
 }
 
-int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags)
+static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags)
 {
 	struct core *c = f->core;
 	struct node *n = f->node;
@@ -269,6 +269,17 @@ int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t o
 	space_unclaim(c, claimed);
 	if (!ret && f->flags & (O_SYNC | O_DSYNC))
 		ret = cut_wait(c, n);
+	return ret;
+}
+
+int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags)
+{
+	struct metrics *m = f->core->metrics;
+	uint64_t begin = metrics_now(m);
+	int ret = file_write(f, buf, len, off, flags);
+
+	(void)metrics_lap(m, METRIC_WRITE_SECONDS, begin);
+	metrics_add(m, METRIC_WRITE_BYTES, ret ? 0 : len);
 	return ret;
 }
 
@@ -434,6 +445,7 @@ static int read_runs(struct core *c, const struct read_run *run, size_t runs, st
 		if (ret == -ENOMEM)
 			return ret;
 		if (ret) {
+			metrics_add(c->metrics, METRIC_READ_ERRORS, 1);
 			read_failed(c, n, &run[i], err_text(&e, ret));
 			return -EIO;
 		}
@@ -441,7 +453,7 @@ static int read_runs(struct core *c, const struct read_run *run, size_t runs, st
 	return 0;
 }
 
-ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
+static ssize_t file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
 {
 	struct core *c = f->core;
 	struct node *n = f->node;
@@ -485,6 +497,17 @@ ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
 	if (ahead)
 		prefetch(c, n, ahead);
 	return (ssize_t)(end - off);
+}
+
+ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
+{
+	struct metrics *m = f->core->metrics;
+	uint64_t begin = metrics_now(m);
+	ssize_t ret = file_read(f, buf, len, off);
+
+	(void)metrics_lap(m, METRIC_READ_SECONDS, begin);
+	metrics_add(m, METRIC_READ_BYTES, ret < 0 ? 0 : (uint64_t)ret);
+	return ret;
 }
 
 int core_file_seek(struct core_file *f, uint64_t off, int whence, uint64_t *out)

@@ -50,11 +50,14 @@ void buffer_unref(struct buffer *b)
 /* Under memory_lock. */
 static int dirty_wait(struct core *c, size_t len)
 {
+	uint64_t begin = 0;
 	int ret = 0;
 
 	while (!ret && budget_used(&c->budget, BUDGET_DIRTY) + len > c->dirty_limit) {
 		unsigned failures = c->cut_failures;
 
+		if (!begin)
+			begin = metrics_now(c->metrics);
 		committer_kick(c);
 		(void)pthread_cond_wait(&c->memory_cond, &c->memory_lock);
 		if (c->cut_failures != failures)
@@ -62,6 +65,8 @@ static int dirty_wait(struct core *c, size_t len)
 		if (!ret)
 			ret = core_may_write(c);
 	}
+	if (begin)
+		(void)metrics_lap(c->metrics, METRIC_MEMORY_WAIT, begin);
 	return ret;
 }
 

@@ -233,6 +233,7 @@ void reclaim_segments(struct core *c)
 		ret = pipeline_segment_delete(c->pipeline, row[i].id, &e);
 		if (!ret)
 			ret = index_segment_delete(c->index, row[i].id);
+		metrics_add(c->metrics, METRIC_SEGMENTS_DELETED, !ret);
 		if (ret && ret != -EBUSY)
 			log_warn("an empty segment could not be deleted: %s", err_text(&e, ret));
 	}

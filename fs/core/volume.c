@@ -12,6 +12,7 @@
 #define MEMORY_MIN     ((uint64_t)16 << 20)
 #define ARENA_SHARE(m) ((m) / 4 * 3) /* the rest is the pipeline's */
 #define COMMIT_MS      5000u
+#define SAMPLE_MS      5000u
 
 static void options_default(struct core *c, const struct core_options *o)
 {
@@ -25,6 +26,8 @@ static void options_default(struct core *c, const struct core_options *o)
 	c->opt.memory -= o->receive; /* from here on: what is for us */
 	if (!c->opt.commit_interval_ms)
 		c->opt.commit_interval_ms = COMMIT_MS;
+	if (!c->opt.sample_ms)
+		c->opt.sample_ms = SAMPLE_MS;
 	c->clock = o->clock ? o->clock : &clock_system;
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	c->policy = (struct policy){.storage = o->storage,
@@ -32,6 +35,7 @@ static void options_default(struct core *c, const struct core_options *o)
 	                            .memory = c->opt.memory,
 	                            .chunk_size = o->chunk_size,
 	                            .workers = o->workers};
+	c->opened = core_monotonic(c);
 }
 
 static void locks_init(struct core *c)
@@ -65,6 +69,7 @@ static void volume_free(struct core *c)
 	compact_free(c);
 	chunk_table_free(c->chunks);
 	pool_free(c->pool);
+	metrics_free(c->metrics);
 	index_seal_release(&c->seal);
 	keyring_free(c->keyring);
 	superblock_free(c->sb);
@@ -115,7 +120,8 @@ static int governor_init(struct core *c)
 {
 	const struct governor_options o = {
 	    .tokens = {[GOVERNOR_CPU] = c->opt.cpu_tokens ? c->opt.cpu_tokens : policy_cpu_tokens(c->policy.cores),
-	               [GOVERNOR_IO] = c->opt.io_tokens ? c->opt.io_tokens : policy_io_tokens(c->policy.storage)}};
+	               [GOVERNOR_IO] = c->opt.io_tokens ? c->opt.io_tokens : policy_io_tokens(c->policy.storage)},
+	    .metrics = c->metrics};
 
 	return c->opt.no_governance ? 0 : governor_new(&o, &c->governor);
 }
@@ -132,7 +138,8 @@ static int pipeline_init(struct core *c, struct err *e)
 	                             .memory = c->opt.memory - ARENA_SHARE(c->opt.memory),
 	                             .read_only = c->opt.read_only,
 	                             .budget = &c->budget,
-	                             .governor = c->governor};
+	                             .governor = c->governor,
+	                             .metrics = c->metrics};
 	uint64_t last;
 	int ret = highest_segment(c, &last);
 
@@ -210,6 +217,8 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 		ret = keys_open(c, o, e);
 	if (!ret)
 		ret = memory_init(c);
+	if (!ret && !c->opt.no_metrics)
+		ret = metrics_new(c->clock, &c->metrics);
 	if (!ret)
 		ret = index_seal_init(&c->seal, c->sb, c->keyring, e);
 	if (!ret)
@@ -237,6 +246,8 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 	}
 	if (!ret && !c->opt.read_only && !c->opt.no_compact && compact_start(c))
 		log_warn("no thread for compaction: space of overwritten data is not given back");
+	if (!ret && c->metrics && sampler_start(c))
+		log_warn("no thread to look at how busy the volume is: there are no alerts");
 	if (ret) {
 		if (c->index)
 			index_abandon(c->index);
@@ -278,6 +289,7 @@ int core_close(struct core *c, struct err *e)
 {
 	int ret = 0, closed;
 
+	sampler_stop(c);
 	compact_stop(c);
 	committer_stop(c);
 	pipeline_run_wait(c->pipeline); /* prefetch reads the index */
@@ -308,6 +320,7 @@ int core_close(struct core *c, struct err *e)
 
 void core_abandon(struct core *c)
 {
+	sampler_stop(c);
 	compact_stop(c);
 	committer_stop(c);
 	pipeline_run_wait(c->pipeline); /* prefetch reads the index */

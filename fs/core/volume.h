@@ -85,6 +85,7 @@ struct compact;
 struct copy;
 struct frame_cache;
 struct lookup_page;
+struct sampler;
 
 /* One waiter for a cut. */
 struct sync_request {
@@ -125,6 +126,9 @@ struct core {
 	struct pipeline *pipeline;
 	struct budget budget;
 	struct pool *pool;
+	struct metrics *metrics; /* NULL: off */
+	struct sampler *sampler; /* NULL: none */
+	uint64_t opened;         /* monotonic ns */
 	struct chunk_table *chunks;
 	struct frame_cache *cache;
 
@@ -477,6 +481,13 @@ bool compact_find_room(struct core *c);
 uint64_t compact_could_find(struct core *c, uint64_t scratch);
 /* Bytes of file data's memory that compaction keeps for itself. */
 size_t compact_memory(uint64_t memory);
+
+/* --- sampler.c: how busy the volume is -----------------------------------------------------------------------------
+ */
+
+/* A thread that looks at it every c->opt.sample_ms, keeps the saturations and writes alerts to the log. */
+int sampler_start(struct core *c) MUST_CHECK;
+void sampler_stop(struct core *c);
 
 /* --- reap.c ------------------------------------------------------------------------------------------------------- */
 

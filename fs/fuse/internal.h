@@ -24,6 +24,7 @@ struct request {
 	uint8_t *mem; /* SESSION_BUFFER bytes */
 	size_t len;
 	unsigned epoch; /* of a WRITE: which count of session.writing it is in */
+	uint64_t begin; /* when it was read */
 	struct request *next;
 };
 
@@ -35,6 +36,7 @@ struct handle {
 
 struct session {
 	struct core *core;
+	struct metrics *metrics; /* the volume's */
 	struct fuse_session *se;
 	int fd; /* the device; se owns it */
 	char *mountpoint;

@@ -25,6 +25,7 @@ static void process(struct session *s, struct request *rq)
 
 	current = rq;
 	fuse_session_process_buf(s->se, &buf);
+	(void)metrics_lap(s->metrics, METRIC_REQUEST_SECONDS, rq->begin);
 	atomic_fetch_add_explicit(&s->done, 1, memory_order_relaxed);
 }
 
@@ -134,6 +135,7 @@ static int receive(struct session *s, struct request *rq)
 		return errno == EINTR || errno == ENOENT || errno == EAGAIN ? -EAGAIN : -errno;
 	if ((size_t)n < sizeof(struct fuse_in_header))
 		return -EIO;
+	rq->begin = metrics_now(s->metrics);
 	rq->len = (size_t)n;
 	wire_request(&s->wire, rq->mem, &rq->len);
 	return 0;

@@ -1,0 +1,202 @@
+/* The thread that looks at how busy the volume is, and the gauges that are read off it. */
+#include "fs/core/alerts.h"
+#include "fs/core/volume.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Operations on STORE, and waiting for one's turn. */
+static const enum metric io_metric[] = {METRIC_IO_WAIT, METRIC_APPEND_SECONDS, METRIC_SYNC_SECONDS,
+                                        METRIC_FETCH_SECONDS, METRIC_INDEX_SYNC_SECONDS};
+#define IO_METRICS (sizeof(io_metric) / sizeof(io_metric[0]))
+
+static const enum metric cpu_metric[] = {METRIC_COMPRESS_SECONDS, METRIC_SEAL_SECONDS, METRIC_OPEN_SECONDS,
+                                         METRIC_DECOMPRESS_SECONDS};
+#define CPU_METRICS (sizeof(cpu_metric) / sizeof(cpu_metric[0]))
+
+/* Totals as of the last look. */
+struct look {
+	uint64_t at, process, stages, io_busy; /* ns */
+	struct metrics_histogram io[IO_METRICS];
+};
+
+struct sampler {
+	struct core *core;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake; /* CLOCK_MONOTONIC */
+	bool stop;
+	unsigned cores;
+	struct alerts alerts;
+	struct look last, now;
+};
+
+static uint64_t ns_of(struct timeval t)
+{
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_usec * 1000;
+}
+
+static void look(const struct core *c, struct look *l)
+{
+	struct rusage u;
+
+	l->at = core_monotonic(c);
+	(void)getrusage(RUSAGE_SELF, &u);
+	l->process = ns_of(u.ru_utime) + ns_of(u.ru_stime);
+	l->stages = 0;
+	for (size_t i = 0; i < CPU_METRICS; i++)
+		l->stages += metrics_sum(c->metrics, cpu_metric[i]);
+	l->io_busy = metrics_io_busy(c->metrics);
+	for (size_t i = 0; i < IO_METRICS; i++)
+		metrics_histogram_get(c->metrics, io_metric[i], &l->io[i]);
+}
+
+static double share(uint64_t part, double whole)
+{
+	return part < whole ? (double)part / whole : 1;
+}
+
+/* The processors are as busy as this process keeps them or, where it has to share them with others, as long as codecs
+ * and ciphers take of all the time that they could run. */
+static struct load load_of(struct sampler *s)
+{
+	struct core *c = s->core;
+	double time = (double)(s->now.at - s->last.at);
+	double process = share(s->now.process - s->last.process, time * s->cores);
+	double stages = share(s->now.stages - s->last.stages, time * policy_workers(s->cores));
+	struct load l = {.cpu = process > stages ? process : stages,
+	                 .io = share(s->now.io_busy - s->last.io_busy, time)};
+
+	for (size_t i = 0; i < IO_METRICS; i++) {
+		struct metrics_histogram *h = &s->last.io[i], *now = &s->now.io[i], d = *now;
+
+		metrics_histogram_since(&d, h);
+		uint64_t p95 = metrics_histogram_percentile(&d, 0.95);
+		l.io_p95 = p95 > l.io_p95 ? p95 : l.io_p95;
+	}
+	SCOPED_LOCK(&c->memory_lock);
+	l.memory = share(c->dirty_bytes, (double)c->dirty_limit);
+	return l;
+}
+
+static void sample(struct sampler *s)
+{
+	struct core *c = s->core;
+	unsigned raised, tell;
+	char text[320];
+
+	look(c, &s->now);
+	struct load l = load_of(s);
+	s->last = s->now;
+	metrics_set(c->metrics, METRIC_CPU_SATURATION, (uint64_t)(l.cpu * 1e6));
+	metrics_set(c->metrics, METRIC_IO_SATURATION, (uint64_t)(l.io * 1e6));
+	metrics_set(c->metrics, METRIC_MEMORY_SATURATION, (uint64_t)(l.memory * 1e6));
+	raised = alerts_step(&s->alerts, &l, s->now.at, &tell);
+	metrics_add(c->metrics, METRIC_ALERTS, (unsigned)__builtin_popcount(raised));
+	for (unsigned i = 0; i < ALERT_COUNT; i++) {
+		if (!(tell >> i & 1))
+			continue;
+		alerts_text((enum alert)i, &l, c->opt.compress, text, sizeof(text));
+		log_warn("%s", text);
+	}
+}
+
+static void *sampler_main(void *arg)
+{
+	struct sampler *s = arg;
+	struct timespec until;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	(void)pthread_mutex_lock(&s->lock);
+	while (!s->stop) {
+		until.tv_sec += s->core->opt.sample_ms / 1000;
+		until.tv_nsec += (long)(s->core->opt.sample_ms % 1000) * 1000000;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		while (!s->stop && !pthread_cond_timedwait(&s->wake, &s->lock, &until))
+			;
+		if (s->stop)
+			break;
+		(void)pthread_mutex_unlock(&s->lock);
+		sample(s);
+		(void)pthread_mutex_lock(&s->lock);
+	}
+	(void)pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+static void sampler_free(struct sampler *s)
+{
+	(void)pthread_cond_destroy(&s->wake);
+	(void)pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+int sampler_start(struct core *c)
+{
+	struct sampler *s = calloc(1, sizeof(*s));
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	pthread_condattr_t monotonic;
+	int ret;
+
+	if (!s)
+		return -ENOMEM;
+	s->core = c;
+	s->cores = cores < 1 ? 1 : (unsigned)cores;
+	(void)pthread_mutex_init(&s->lock, NULL);
+	(void)pthread_condattr_init(&monotonic);
+	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&s->wake, &monotonic);
+	(void)pthread_condattr_destroy(&monotonic);
+	look(c, &s->last);
+	ret = -pthread_create(&s->thread, NULL, sampler_main, s);
+	if (ret) {
+		sampler_free(s);
+		return ret;
+	}
+	(void)pthread_setname_np(s->thread, "apfs-sampler");
+	c->sampler = s;
+	return 0;
+}
+
+void sampler_stop(struct core *c)
+{
+	struct sampler *s = c->sampler;
+
+	if (!s)
+		return;
+	{
+		SCOPED_LOCK(&s->lock);
+		s->stop = true;
+		(void)pthread_cond_signal(&s->wake);
+	}
+	(void)pthread_join(s->thread, NULL);
+	sampler_free(s);
+	c->sampler = NULL;
+}
+
+struct metrics *core_metrics(struct core *c)
+{
+	struct metrics *m = c->metrics;
+	size_t used = core_memory_used(c), dirty;
+	struct io_space space;
+
+	if (!m)
+		return NULL;
+	pipeline_gauges(c->pipeline);
+	{
+		SCOPED_LOCK(&c->memory_lock);
+		dirty = c->dirty_bytes;
+	}
+	metrics_set(m, METRIC_DIRTY_BYTES, dirty);
+	metrics_set(m, METRIC_MEMORY_USED, used);
+	metrics_set(m, METRIC_MEMORY_LIMIT, c->opt.memory);
+	metrics_set(m, METRIC_CACHE_BYTES, used > dirty ? used - dirty : 0);
+	if (!io_space(c->io, &space))
+		metrics_set(m, METRIC_STORE_AVAILABLE, space.avail);
+	metrics_set(m, METRIC_UPTIME, core_monotonic(c) - c->opened);
+	return m;
+}
