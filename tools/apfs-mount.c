@@ -5,7 +5,9 @@
 #include "fs/fuse/session.h"
 #include "pipeline/keys.h"
 #include "pipeline/policy.h"
+#include "tools/control.h"
 #include "tools/daemon.h"
+#include "tools/metrics_http.h"
 #include "tools/mount_options.h"
 #include "tools/process.h"
 #include "tools/store.h"
@@ -31,6 +33,9 @@ struct mounting {
 	char *config;     /* what the mount says of its settings */
 	struct secret_held secret;
 	struct core *core;
+	struct control *control; /* NULL: there is none */
+	struct sockaddr_storage listen;
+	struct metrics_http *http; /* NULL: nobody is served */
 	struct session *session;
 	bool made; /* STORE was made by this run */
 };
@@ -183,6 +188,7 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	    .read_only = m->o->read_only,
 	    .noatime = m->o->noatime,
 	    .compact_on_demand = settings_number(s, SETTING_NO_COMPACT) != 0,
+	    .no_metrics = settings_number(s, SETTING_NO_METRICS) != 0,
 	};
 
 	int ret = core_open(&o, &m->core, &e);
@@ -191,6 +197,40 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	store_mark(&m->store);
 	return EXIT_OK;
 }
+
+/* --- who watches -------------------------------------------------------------------------------------------------- */
+
+static enum exit_status check_listen(struct mounting *m)
+{
+	const struct settings *s = &m->o->settings;
+	const char *where = settings_text(s, SETTING_METRICS_LISTEN);
+	struct err e = {0};
+
+	if (!where)
+		return EXIT_OK;
+	if (settings_number(s, SETTING_NO_METRICS))
+		return daemon_say(&m->daemon, EXIT_USAGE, "metrics-listen: with no-metrics there are none to serve");
+	int ret = metrics_http_parse(where, &m->listen, &e);
+	return ret ? daemon_say(&m->daemon, EXIT_USAGE, "metrics-listen: %s", err_text(&e, ret)) : EXIT_OK;
+}
+
+/* Without the control socket a mount is as good as with it, but for apfs stats. */
+static enum exit_status watch(struct mounting *m)
+{
+	const char *where = settings_text(&m->o->settings, SETTING_METRICS_LISTEN);
+	struct err e = {0};
+
+	int ret = control_new(m->core, &m->control, &e);
+	if (ret)
+		log_warn("no control socket, apfs stats will not work: %s", err_text(&e, ret));
+	if (!where)
+		return EXIT_OK;
+	err_reset(&e);
+	ret = metrics_http_new(m->core, &m->listen, &m->http, &e);
+	return ret ? daemon_say(&m->daemon, EXIT_REFUSED, "metrics-listen: %s: %s", where, err_text(&e, ret)) : EXIT_OK;
+}
+
+/* --- the mount ---------------------------------------------------------------------------------------------------- */
 
 /* What is used where nothing is set, and the text of all of it. */
 static int describe_config(struct mounting *m, unsigned threads)
@@ -231,6 +271,7 @@ static enum exit_status mount_session(struct mounting *m, unsigned threads, unsi
 	    .spare = spare,
 	    .debug = m->o->debug,
 	    .config = m->config,
+	    .control = m->control ? control_path(m->control) : NULL,
 	};
 
 	int ret = session_new(m->core, &p, &m->session, &e);
@@ -269,6 +310,8 @@ static enum exit_status prepare(struct mounting *m)
 	if (!status)
 		status = check_mountpoint(m);
 	if (!status)
+		status = check_listen(m);
+	if (!status)
 		status = open_store(m);
 	if (!status)
 		status = read_secret(m);
@@ -294,6 +337,8 @@ static enum exit_status start(struct mounting *m)
 		status = open_core(m, threads, spare);
 	secret_release(&m->secret);
 	if (!status)
+		status = watch(m);
+	if (!status)
 		status = mount_session(m, threads, spare);
 	return status;
 }
@@ -303,6 +348,8 @@ static enum exit_status finish(struct mounting *m, enum exit_status status)
 	struct err e = {0};
 
 	session_free(m->session);
+	metrics_http_free(m->http);
+	control_free(m->control);
 	if (m->core) {
 		int ret = core_close(m->core, &e);
 		if (ret) {

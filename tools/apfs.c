@@ -24,6 +24,7 @@ static const struct {
     {"compact", "MOUNT", "give back the space of what was overwritten and deleted", cmd_compact},
     {"config", "MOUNT", "show the settings of a mount, and where they come from", cmd_config},
     {"export-index", "STORE", "write a plaintext copy of a store's index", cmd_export},
+    {"stats", "MOUNT", "show what a mount has counted: speed, waiting, how busy it is", cmd_stats},
     {"sync", "MOUNT", "make everything written to a mount durable", cmd_sync},
     {"umount", "MOUNT", "unmount, and wait until all of it is durable", cmd_umount},
 };

@@ -38,6 +38,10 @@ const struct setting_def setting_defs[SETTING_COUNT] = {
                                "Neither is limited, and nobody waits for a turn"},
     [SETTING_MMAP] = {"mmap", "SIZE", SETTING_K_SIZE, SETTING_G_MOUNT, 0, NOLIM, NULL, "0",
                       "Map up to SIZE of STORE's segments to read them, instead of reading piece by piece"},
+    [SETTING_NO_METRICS] = {"no-metrics", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
+                            "Measure nothing: no apfs stats, no alerts"},
+    [SETTING_METRICS_LISTEN] = {"metrics-listen", "ADDRESS:PORT", SETTING_K_TEXT, SETTING_G_MOUNT, 0, 0, NULL, "(off)",
+                                "Serve metrics to Prometheus there, as in 127.0.0.1:9750, to whoever asks"},
     [SETTING_CIPHER] =
 	{"cipher", "SUITE", SETTING_K_WORD, SETTING_G_STORE, 0, 0,
          "auto aes-256-gcm chacha20-poly1305 xchacha20-poly1305", "auto",

@@ -42,43 +42,68 @@ unsigned alerts_step(struct alerts *a, const struct load *l, uint64_t now, unsig
 	return raised;
 }
 
-static const char *cpu_advice(struct codec_choice choice)
+/* What makes compression cheaper, NULL: nothing. */
+static const char *faster(struct codec_choice choice, enum policy_priority priority)
 {
-	if (choice.codec == CODEC_STORED)
-		return "all that is left to do is encryption, which more processors would share";
-	if (choice.codec == CODEC_LZ4)
-		return "--compress=lz4 is the fastest codec already; more processors would share the work";
-	return "--compress=lz4 needs less of them, more processors would share the work";
+	if (choice.codec == CODEC_AUTO)
+		return priority == POLICY_SPEED ? NULL : "--priority=speed";
+	return choice.codec == CODEC_STORED || choice.codec == CODEC_LZ4 ? NULL : "--compress=lz4";
 }
 
-static const char *memory_advice(const struct load *l)
+/* What makes it write less, NULL: nothing. */
+static const char *denser(struct codec_choice choice, enum policy_priority priority)
 {
+	if (choice.codec == CODEC_AUTO)
+		return priority == POLICY_RATIO ? NULL : "--priority=ratio";
+	return choice.codec == CODEC_BROTLI ? NULL : "--compress=zstd:9";
+}
+
+static void cpu_text(const struct load *l, const char *speed, char *buf, size_t len)
+{
+	(void)snprintf(buf, len,
+	               "the processors are busy to %.0f %%, and data waits for them: %s%smore of them would help",
+	               l->cpu * 100, speed ? speed : "compression is as fast as it gets already;",
+	               speed ? " needs less of them, " : " ");
+}
+
+static void memory_text(const struct load *l, const char *speed, char *buf, size_t len)
+{
+	int n = snprintf(buf, len,
+	                 "%.0f %% of the memory for unsaved data is in use, and writers may wait: ", l->memory * 100);
+
 	if (l->io > BUSY)
-		return "STORE's disk is what it waits for; a larger --memory helps with bursts only";
-	if (l->cpu > BUSY)
-		return "compression is what it waits for: --compress=lz4 is faster; a larger --memory helps with "
-		       "bursts only";
-	return "a larger --memory takes more of it at once";
+		(void)snprintf(buf + n, len - (size_t)n,
+		               "STORE's disk is what it waits for; a larger --memory helps with bursts only");
+	else if (l->cpu > BUSY)
+		(void)snprintf(buf + n, len - (size_t)n,
+		               "compression is what it waits for%s%s; a larger --memory helps with bursts only",
+		               speed ? ", which is faster with " : "", speed ? speed : "");
+	else
+		(void)snprintf(buf + n, len - (size_t)n, "a larger --memory takes more of it at once");
 }
 
-static const char *io_advice(struct codec_choice choice, const struct load *l)
+static void io_text(const struct load *l, const char *less, char *buf, size_t len)
 {
-	if (l->cpu < BUSY && choice.codec != CODEC_BROTLI)
-		return "the processors have time to spare: a higher level, such as --compress=zstd:9, writes less to "
-		       "it";
-	return "look at what else uses it; a faster disk for STORE is what would help";
+	int n =
+	    snprintf(buf, len,
+	             "STORE's disk works %.0f %% of the time, and 1 in 20 operations takes over %.0f ms: ", l->io * 100,
+	             (double)l->io_p95 / 1e6);
+
+	if (less && l->cpu < BUSY)
+		(void)snprintf(buf + n, len - (size_t)n, "the processors have time to spare, and %s writes less to it",
+		               less);
+	else
+		(void)snprintf(buf + n, len - (size_t)n,
+		               "look at what else uses it; a faster disk for STORE would help");
 }
 
-void alerts_text(enum alert alert, const struct load *l, struct codec_choice choice, char *buf, size_t len)
+void alerts_text(enum alert alert, const struct load *l, struct codec_choice choice, enum policy_priority priority,
+                 char *buf, size_t len)
 {
 	if (alert == ALERT_CPU)
-		(void)snprintf(buf, len, "the processors are busy to %.0f %%, and data waits for them: %s",
-		               l->cpu * 100, cpu_advice(choice));
+		cpu_text(l, faster(choice, priority), buf, len);
 	else if (alert == ALERT_MEMORY)
-		(void)snprintf(buf, len, "%.0f %% of the memory for unsaved data is in use, and writers may wait: %s",
-		               l->memory * 100, memory_advice(l));
+		memory_text(l, faster(choice, priority), buf, len);
 	else
-		(void)snprintf(buf, len,
-		               "STORE's disk works %.0f %% of the time, and 1 in 20 operations takes over %.0f ms: %s",
-		               l->io * 100, (double)l->io_p95 / 1e6, io_advice(choice, l));
+		io_text(l, denser(choice, priority), buf, len);
 }

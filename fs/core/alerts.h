@@ -2,7 +2,7 @@
 #ifndef APFS_FS_CORE_ALERTS_H
 #define APFS_FS_CORE_ALERTS_H
 
-#include "pipeline/codec.h"
+#include "pipeline/policy.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,6 +32,7 @@ struct alerts {
 unsigned alerts_step(struct alerts *a, const struct load *l, uint64_t now, unsigned *tell);
 
 /* One line: what is too busy, and advice that fits how the volume compresses and what else is busy. */
-void alerts_text(enum alert alert, const struct load *l, struct codec_choice choice, char *buf, size_t len);
+void alerts_text(enum alert alert, const struct load *l, struct codec_choice choice, enum policy_priority priority,
+                 char *buf, size_t len);
 
 #endif

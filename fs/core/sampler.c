@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 /* Operations on STORE, and waiting for one's turn. */
 static const enum metric io_metric[] = {METRIC_IO_WAIT, METRIC_APPEND_SECONDS, METRIC_SYNC_SECONDS,
@@ -29,7 +28,6 @@ struct sampler {
 	pthread_mutex_t lock;
 	pthread_cond_t wake; /* CLOCK_MONOTONIC */
 	bool stop;
-	unsigned cores;
 	struct alerts alerts;
 	struct look last, now;
 };
@@ -65,8 +63,8 @@ static struct load load_of(struct sampler *s)
 {
 	struct core *c = s->core;
 	double time = (double)(s->now.at - s->last.at);
-	double process = share(s->now.process - s->last.process, time * s->cores);
-	double stages = share(s->now.stages - s->last.stages, time * policy_workers(s->cores));
+	double process = share(s->now.process - s->last.process, time * c->policy.cores);
+	double stages = share(s->now.stages - s->last.stages, time * policy_cpu_tokens(c->policy.cores));
 	struct load l = {.cpu = process > stages ? process : stages,
 	                 .io = share(s->now.io_busy - s->last.io_busy, time)};
 
@@ -77,8 +75,7 @@ static struct load load_of(struct sampler *s)
 		uint64_t p95 = metrics_histogram_percentile(&d, 0.95);
 		l.io_p95 = p95 > l.io_p95 ? p95 : l.io_p95;
 	}
-	SCOPED_LOCK(&c->memory_lock);
-	l.memory = share(c->dirty_bytes, (double)c->dirty_limit);
+	l.memory = share(budget_used(&c->budget, BUDGET_DIRTY), (double)c->dirty_limit);
 	return l;
 }
 
@@ -99,7 +96,7 @@ static void sample(struct sampler *s)
 	for (unsigned i = 0; i < ALERT_COUNT; i++) {
 		if (!(tell >> i & 1))
 			continue;
-		alerts_text((enum alert)i, &l, c->opt.compress, text, sizeof(text));
+		alerts_text((enum alert)i, &l, c->opt.compress, c->opt.priority, text, sizeof(text));
 		log_warn("%s", text);
 	}
 }
@@ -138,14 +135,12 @@ static void sampler_free(struct sampler *s)
 int sampler_start(struct core *c)
 {
 	struct sampler *s = calloc(1, sizeof(*s));
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	pthread_condattr_t monotonic;
 	int ret;
 
 	if (!s)
 		return -ENOMEM;
 	s->core = c;
-	s->cores = cores < 1 ? 1 : (unsigned)cores;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_condattr_init(&monotonic);
 	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -181,20 +176,15 @@ void sampler_stop(struct core *c)
 struct metrics *core_metrics(struct core *c)
 {
 	struct metrics *m = c->metrics;
-	size_t used = core_memory_used(c), dirty;
 	struct io_space space;
 
 	if (!m)
 		return NULL;
 	pipeline_gauges(c->pipeline);
-	{
-		SCOPED_LOCK(&c->memory_lock);
-		dirty = c->dirty_bytes;
-	}
-	metrics_set(m, METRIC_DIRTY_BYTES, dirty);
-	metrics_set(m, METRIC_MEMORY_USED, used);
-	metrics_set(m, METRIC_MEMORY_LIMIT, c->opt.memory);
-	metrics_set(m, METRIC_CACHE_BYTES, used > dirty ? used - dirty : 0);
+	metrics_set(m, METRIC_DIRTY_BYTES, budget_used(&c->budget, BUDGET_DIRTY));
+	metrics_set(m, METRIC_CACHE_BYTES, budget_used(&c->budget, BUDGET_CACHE));
+	metrics_set(m, METRIC_MEMORY_USED, budget_total(&c->budget));
+	metrics_set(m, METRIC_MEMORY_LIMIT, c->budget.limit);
 	if (!io_space(c->io, &space))
 		metrics_set(m, METRIC_STORE_AVAILABLE, space.avail);
 	metrics_set(m, METRIC_UPTIME, core_monotonic(c) - c->opened);

@@ -40,7 +40,7 @@ struct session {
 	struct fuse_session *se;
 	int fd; /* the device; se owns it */
 	char *mountpoint;
-	const char *config; /* session_params.config */
+	const char *config, *control; /* session_params */
 	struct wire wire;
 	bool mounted;
 	bool no_opendir; /* the kernel understands an opendir of ENOSYS */

@@ -193,7 +193,8 @@ static void reply_info(fuse_req_t req, fuse_ino_t ino, size_t size)
 static bool name_is_virtual(const char *name)
 {
 	return strcmp(name, SESSION_XATTR_INFO) == 0 || strcmp(name, SESSION_XATTR_PID) == 0 ||
-	       strcmp(name, SESSION_XATTR_CONFIG) == 0 || strcmp(name, SESSION_XATTR_COMPACT) == 0;
+	       strcmp(name, SESSION_XATTR_CONFIG) == 0 || strcmp(name, SESSION_XATTR_COMPACT) == 0 ||
+	       strcmp(name, SESSION_XATTR_CONTROL) == 0;
 }
 
 static int compact_set(fuse_req_t req, const char *value, size_t size)
@@ -265,6 +266,15 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 		const char *text = op_session(req)->config;
 
 		reply_bytes(req, text, strlen(text), size);
+		return;
+	}
+	if (strcmp(name, SESSION_XATTR_CONTROL) == 0) {
+		const char *path = op_session(req)->control;
+
+		if (path)
+			reply_bytes(req, path, strlen(path), size);
+		else
+			(void)fuse_reply_err(req, ENODATA);
 		return;
 	}
 	if (strcmp(name, SESSION_XATTR_COMPACT) == 0) {

@@ -22,16 +22,18 @@ struct session_params {
 	const char *mountpoint;     /* absolute, without symbolic links */
 	const char *const *options; /* mount options as in fuse(8): "ro", "allow_other", "nodev", ... */
 	size_t noptions;
-	unsigned threads;   /* that answer requests, session_threads() */
-	unsigned spare;     /* buffers for writes that wait, session_spare() */
-	bool debug;         /* log every request, at LOG_DEBUG */
-	const char *config; /* text of SESSION_XATTR_CONFIG; borrowed */
+	unsigned threads;    /* that answer requests, session_threads() */
+	unsigned spare;      /* buffers for writes that wait, session_spare() */
+	bool debug;          /* log every request, at LOG_DEBUG */
+	const char *config;  /* text of SESSION_XATTR_CONFIG; borrowed */
+	const char *control; /* value of SESSION_XATTR_CONTROL; borrowed; NULL: there is none */
 };
 
 /* Names of extended attributes that every file under a mount answers, and none lists. */
-#define SESSION_XATTR_INFO   "user.apfs.info"   /* core_info's text */
-#define SESSION_XATTR_PID    "user.apfs.pid"    /* the process that serves the mount, in decimal */
-#define SESSION_XATTR_CONFIG "user.apfs.config" /* a line a setting: name, effective value, where it comes from */
+#define SESSION_XATTR_INFO    "user.apfs.info"    /* core_info's text */
+#define SESSION_XATTR_PID     "user.apfs.pid"     /* the process that serves the mount, in decimal */
+#define SESSION_XATTR_CONFIG  "user.apfs.config"  /* a line a setting: name, effective value, where it comes from */
+#define SESSION_XATTR_CONTROL "user.apfs.control" /* path of the control socket: tools/control.h */
 /* Compaction. Set by root or the process's user, it begins ("" or "all") or ends ("stop"); its value is
  * "idle|running done=BYTES total=BYTES freed=BYTES error=ERRNO" and a line feed, error being the last run's. */
 #define SESSION_XATTR_COMPACT "user.apfs.compact"

@@ -210,26 +210,36 @@ static void test_advice(void **state)
 		enum alert alert;
 		struct load load;
 		enum codec_id codec;
+		enum policy_priority priority;
 		const char *has;
 	} table[] = {
-	    {ALERT_CPU, {.cpu = 0.97}, CODEC_ZSTD, "97 %"},
-	    {ALERT_CPU, {.cpu = 0.97}, CODEC_ZSTD, "--compress=lz4 needs less"},
-	    {ALERT_CPU, {.cpu = 0.97}, CODEC_LZ4, "the fastest codec already"},
-	    {ALERT_CPU, {.cpu = 0.97}, CODEC_STORED, "encryption"},
-	    {ALERT_MEMORY, {.memory = 0.9, .io = 0.9}, CODEC_ZSTD, "STORE's disk is what it waits for"},
-	    {ALERT_MEMORY, {.memory = 0.9, .cpu = 0.9}, CODEC_ZSTD, "--compress=lz4"},
-	    {ALERT_MEMORY, {.memory = 0.9}, CODEC_ZSTD, "a larger --memory takes more"},
-	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_ZSTD, "over 250 ms"},
-	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_ZSTD, "--compress=zstd:9"},
-	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS, .cpu = 0.8}, CODEC_ZSTD, "a faster disk"},
-	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_BROTLI, "a faster disk"},
+	    {ALERT_CPU, {.cpu = 0.97}, CODEC_ZSTD, POLICY_BALANCED, "97 %"},
+	    {ALERT_CPU, {.cpu = 0.97}, CODEC_AUTO, POLICY_BALANCED, "--priority=speed needs less"},
+	    {ALERT_CPU, {.cpu = 0.97}, CODEC_AUTO, POLICY_SPEED, "as fast as it gets"},
+	    {ALERT_CPU, {.cpu = 0.97}, CODEC_ZSTD, POLICY_BALANCED, "--compress=lz4 needs less"},
+	    {ALERT_CPU, {.cpu = 0.97}, CODEC_LZ4, POLICY_BALANCED, "as fast as it gets"},
+	    {ALERT_CPU, {.cpu = 0.97}, CODEC_STORED, POLICY_BALANCED, "as fast as it gets"},
+	    {ALERT_MEMORY,
+	     {.memory = 0.9, .io = 0.9},
+	     CODEC_AUTO,
+	     POLICY_BALANCED,
+	     "STORE's disk is what it waits for"},
+	    {ALERT_MEMORY, {.memory = 0.9, .cpu = 0.9}, CODEC_ZSTD, POLICY_BALANCED, "faster with --compress=lz4;"},
+	    {ALERT_MEMORY, {.memory = 0.9, .cpu = 0.9}, CODEC_LZ4, POLICY_BALANCED, "what it waits for; a larger"},
+	    {ALERT_MEMORY, {.memory = 0.9}, CODEC_AUTO, POLICY_BALANCED, "a larger --memory takes more"},
+	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_AUTO, POLICY_BALANCED, "over 250 ms"},
+	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_AUTO, POLICY_SPEED, "--priority=ratio writes less"},
+	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_AUTO, POLICY_RATIO, "a faster disk"},
+	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_ZSTD, POLICY_BALANCED, "--compress=zstd:9"},
+	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS, .cpu = 0.8}, CODEC_ZSTD, POLICY_BALANCED, "a faster disk"},
+	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_BROTLI, POLICY_BALANCED, "a faster disk"},
 	};
 	char text[320];
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-		alerts_text(table[i].alert, &table[i].load, (struct codec_choice){.codec = table[i].codec}, text,
-		            sizeof(text));
+		alerts_text(table[i].alert, &table[i].load, (struct codec_choice){.codec = table[i].codec},
+		            table[i].priority, text, sizeof(text));
 		assert_non_null(strstr(text, table[i].has));
 		assert_true(strlen(text) < sizeof(text) - 1);
 	}

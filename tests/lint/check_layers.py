@@ -27,7 +27,7 @@ LIBRARIES = (
     (re.compile(r"fuse(_\w+)?\.h$|fuse3?/"), "fs/fuse"),
     (re.compile(r"sqlite3(ext)?\.h$"), "index"),
     (re.compile(r"(zstd|zdict|zstd_errors|lz4\w*|xxhash|sodium)\.h$|(brotli|sodium|openssl)/"), "pipeline"),
-    (re.compile(r"ini\.h$"), "tools"),
+    (re.compile(r"(ini|jansson|microhttpd)\.h$"), "tools"),
 )
 
 # Boxes whose only way to a file is base/io.h, and the calls that would go around it.

@@ -54,6 +54,7 @@ class Includes(Planted):
         ("fs/core", "sqlite3.h"), ("pipeline", "sqlite3.h"), ("tools", "sqlite3.h"),
         ("index", "sodium.h"), ("fs/core", "zstd.h"), ("fs/fuse", "lz4hc.h"), ("tools", "openssl/evp.h"),
         ("base", "brotli/encode.h"), ("index", "sodium/crypto_aead_xchacha20poly1305.h"),
+        ("fs/core", "jansson.h"), ("fs/fuse", "microhttpd.h"),
     )
 
     def test_against_the_direction(self):
