@@ -138,6 +138,7 @@ static int copy_arrange(struct copy *cp)
 	cp->chunk = calloc(cp->parts + 1, sizeof(*cp->chunk));
 	if (!cp->order || !cp->chunk)
 		return -ENOMEM;
+	cp->chunks = 0;
 	for (size_t i = 0; i < cp->parts; i++)
 		if (cp->part[i].read)
 			cp->order[n++] = &cp->part[i];
