@@ -153,7 +153,7 @@ static void run(struct fixture *f, unsigned writers, unsigned mib)
 	if (budget_peak(b) > LIMIT || atomic_load(&most) > budget_peak(b))
 		fail_msg("%u writers: %zu bytes were pooled and %llu counted of %zu", writers, atomic_load(&most),
 		         (unsigned long long)budget_peak(b), LIMIT);
-	assert_true(atomic_load(&most) > LIMIT / 8);
+	assert_true(atomic_load(&most) > LIMIT / (SLOW_BUILD ? 32 : 8)); /* it has seen something */
 
 	sync_all(f);
 	assert_int_equal(budget_used(b, BUDGET_DIRTY), 0);

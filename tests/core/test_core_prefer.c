@@ -196,7 +196,7 @@ static void put_words(struct fixture *f, uint64_t ino, size_t len)
 		uint64_t word = rng_below(&rng, 3000) * 0x9e3779b97f4a7c15;
 
 		for (unsigned i = 0; i < 3 + word % 7; i++)
-			buf[n++] = (char)('a' + (word >> (8 * i + 5)) % 26);
+			buf[n++] = (char)('a' + (word >> (8 * i + 5) % 64) % 26);
 		buf[n++] = ' ';
 	}
 	for (size_t off = 0; off < len; off += MIB)
