@@ -414,6 +414,13 @@ static int overlay_size(struct io_file *f, uint64_t *size)
 	return 0;
 }
 
+static int overlay_map(struct io_file *f, uint64_t len)
+{
+	struct content *c = content_of(f);
+
+	return c->under ? io_map(c->under, len) : -EOPNOTSUPP;
+}
+
 /* --- paths -------------------------------------------------------------------------------------------------------- */
 
 static int unlink_locked(struct overlay *o, const char *path)
@@ -613,6 +620,7 @@ static const struct io_ops overlay_ops = {
     .truncate = overlay_truncate,
     .allocate = overlay_allocate,
     .size = overlay_size,
+    .map = overlay_map,
     .unlink = overlay_unlink,
     .rename = overlay_rename,
     .mkdir = overlay_mkdir,

@@ -151,6 +151,11 @@ static int file_size(struct io_file *f, uint64_t *size)
 	return io_size(under_of(f), size);
 }
 
+static int file_map(struct io_file *f, uint64_t len)
+{
+	return io_map(under_of(f), len);
+}
+
 static int path_unlink(struct io *io, const char *path)
 {
 	return WITH_RESERVE(reserve_of(io), true, io_unlink(reserve_of(io)->under, path));
@@ -208,6 +213,7 @@ static const struct io_ops reserve_ops = {
     .truncate = file_truncate,
     .allocate = file_allocate,
     .size = file_size,
+    .map = file_map,
     .unlink = path_unlink,
     .rename = path_rename,
     .mkdir = path_mkdir,

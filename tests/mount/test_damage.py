@@ -98,4 +98,28 @@ def odd_store():
         check(status == 0, f"apfs info: {status}: {out}")
 
 
-main(smaller, bit_flips, odd_store)
+def mapped():
+    """Segments that are mapped (--mmap) and cut short under the daemon: EIO, and it goes on."""
+    need()
+    rng = random.Random(seed())
+    with Volume() as v:
+        files = {name: rng.randbytes(4 << 20) for name in ("a", "b")}
+        for name, data in files.items():
+            with open(v.path(name), "wb") as f:
+                f.write(data)
+        for options in (("--ro", "--mmap=1G"), ("--mmap=1G",)):
+            v.umount()
+            v.mount(*options)
+            with open(v.path("a"), "rb") as f:
+                check(f.read(4096) == files["a"][:4096], "a has other data")
+            with open(f"/proc/{v.daemon.pid}/maps", encoding="utf-8") as f:
+                check(os.path.join(v.store, "segments") in f.read(), f"no segment is mapped: {options}")
+        for path in v.segments():
+            os.truncate(path, 20000)
+        check(read_all(v, {"b": files["b"]}) == 1, "what was cut off was read")
+        with open(v.path("c"), "wb") as f:
+            f.write(b"and it goes on")
+            os.fsync(f.fileno())
+
+
+main(smaller, bit_flips, odd_store, mapped)
