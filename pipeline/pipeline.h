@@ -83,10 +83,11 @@ struct pipeline_seal {
 	struct codec_choice choice;
 	uint32_t frame_size; /* plaintext bytes a frame is filled to, PIPELINE_FRAME_MIN to PIPELINE_FRAME_MAX */
 	unsigned workers;    /* threads that may work on its frames at once; 0: all */
+	bool many;           /* one of many: handed to the workers however few frames it has */
 	bool to_inline;      /* keep the record out of segments if its stored_len is at most PIPELINE_INLINE_MAX */
-	/* Called once, from a worker or, where the chunk has fewer than 10 frames or the request is impossible, from
-	 * within pipeline_seal_submit, with no lock of the pipeline held. ret is 0 and chunk the callee's, or -errno
-	 * with the origin in e. May submit again: that is then done by a worker. */
+	/* Called once, from a worker or, where the chunk has fewer than 10 frames and is not one of many or the request
+	 * is impossible, from within pipeline_seal_submit, with no lock of the pipeline held. ret is 0 and chunk the
+	 * callee's, or -errno with the origin in e. May submit again: that is then done by a worker. */
 	void (*done)(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e);
 	void *arg; /* the caller's */
 };

@@ -71,7 +71,7 @@ uint32_t policy_chunk_size(uint64_t size, uint64_t memory)
 
 uint32_t policy_stream_chunk(const struct policy *p, unsigned shrink, uint64_t size)
 {
-	uint32_t chunk = policy_chunk_size(size, p->memory), least = policy_request_min(p->storage);
+	uint32_t chunk = policy_chunk_size(size, p->memory), least = policy_request_max(p->storage);
 
 	if (p->chunk_size)
 		return chunk_clamp(p->chunk_size, p->memory);
@@ -279,7 +279,7 @@ unsigned policy_workers(const struct policy *p, uint64_t size, uint32_t frames)
 	                          policy_cpu_tokens(p->cores), p->cores);
 }
 
-bool policy_inline(uint32_t frames)
+bool policy_inline(uint64_t frames)
 {
 	return frames < 10;
 }

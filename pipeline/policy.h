@@ -51,8 +51,9 @@ enum policy_kind policy_kind(uint64_t size, uint64_t len);
 uint32_t policy_chunk_size(uint64_t size, uint64_t memory);
 
 /* Plaintext bytes of the chunks into which a file that is being written in sequence is sealed, `size` bytes of it so
- * far: that, but no less than a request that suits the storage. `shrink`: halvings because memory is short. A setting
- * holds instead of all that, clamped to 4 KiB-16 MiB and memory / 16. */
+ * far: that, but no less than the largest request that suits the storage: it becomes one when compressed,
+ * of a size within what suits. Smaller ones were measured slower by 5 to 10 % and won nothing. `shrink`: halvings
+ * because memory is short. A setting holds instead of all that, clamped to 4 KiB-16 MiB and memory / 16. */
 uint32_t policy_stream_chunk(const struct policy *p, unsigned shrink, uint64_t size);
 
 /* Plaintext bytes that a cut puts into one chunk at most. What is a stream's beyond 1 MiB; 1 MiB of packed files, so
@@ -126,7 +127,7 @@ unsigned policy_pool(unsigned cores);
 /* Threads that may work on one chunk of `frames` frames of a file of size bytes: the setting, or by size; capped. */
 unsigned policy_workers(const struct policy *p, uint64_t size, uint32_t frames);
 
-/* Whether a chunk of so few frames is better done by the thread that brings it than handed over. */
-bool policy_inline(uint32_t frames);
+/* Whether so few frames, all that there are to do, are better done by the thread that brings them than handed over. */
+bool policy_inline(uint64_t frames);
 
 #endif

@@ -242,7 +242,7 @@ void sealer_submit(struct sealer *s, struct pipeline_seal *rq)
 	(void)pthread_mutex_lock(&s->lock);
 	s->jobs++;
 	(void)pthread_mutex_unlock(&s->lock);
-	if (few && job->worst <= WORKER_SPAN && !reporting)
+	if (few && !rq->many && job->worst <= WORKER_SPAN && !reporting)
 		job_run_here(s, job);
 	else
 		job_queue(s, job);

@@ -180,6 +180,7 @@ static int cut_seal(struct cut *cut)
 	struct core *c = cut->core;
 	struct seal_group g = {0};
 	bool to_inline = cut->kind == CUT_SOME && cut->bytes <= INLINE_PLAIN;
+	bool many = !policy_inline(cut->bytes / PIPELINE_FRAME_MAX);
 	size_t i = 0;
 	int ret = 0;
 
@@ -198,7 +199,7 @@ static int cut_seal(struct cut *cut)
 		while (i + n < cut->items && first[n].kind == first->kind &&
 		       !prefer_order(&first[n].prefers, &first->prefers) && (bytes + first[n].len <= limit || !n))
 			bytes += first[n++].len;
-		ret = seal_submit(c, first, n, first->kind, to_inline, &g);
+		ret = seal_submit(c, first, n, first->kind, many, to_inline, &g);
 		i += ret ? 0 : n;
 	}
 	for (size_t k = i; k < cut->items; k++) /* not submitted for want of memory */

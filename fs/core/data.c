@@ -307,7 +307,7 @@ void seal_stream(struct core *c, struct node *n)
 			n->unsealed = have;
 		}
 		(void)pthread_mutex_unlock(&n->lock);
-		if (count && seal_submit(c, item, count, POLICY_STREAM, false, NULL))
+		if (count && seal_submit(c, item, count, POLICY_STREAM, true, false, NULL))
 			for (size_t i = 0; i < count; i++) {
 				seal_settle(&item[i]);
 				node_put(c, item[i].node);

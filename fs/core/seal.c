@@ -79,6 +79,7 @@ void seal_start(struct core *c, struct pipeline_seal *rq, const struct seal_data
 	rq->choice = data->cold ? policy_codec_cold(p->compress, p->priority, s)
 	                        : policy_codec(p->compress, p->priority, data->kind, s, 0);
 	rq->frame_size = policy_frame_size(data->kind);
+	rq->many = data->many;
 	rq->workers = policy_workers(&c->policy, data->size, UINT32_MAX);
 	{
 		SCOPED_LOCK(&c->memory_lock);
@@ -138,7 +139,7 @@ static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk 
 	seal_end(c, g, ret, e);
 }
 
-int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool to_inline,
+int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool many, bool to_inline,
                 struct seal_group *g)
 {
 	struct batch *b = calloc(1, sizeof(*b) + n * sizeof(b->data[0]));
@@ -174,6 +175,7 @@ int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_ki
 		       .size = kind == POLICY_STREAM ? item->size : 0,
 		       .dense_name = item->node->dense_name,
 		       .prefers = &item->prefers,
+		       .many = many,
 		   },
 	           g);
 	return 0;

@@ -332,6 +332,7 @@ struct seal_data {
 	enum policy_kind kind;
 	uint64_t size;   /* of the file; 0: of several, or it does not matter */
 	bool dense_name; /* see struct node */
+	bool many;       /* there are more chunks to seal at about the same time */
 	bool cold;       /* nobody waits, and it is not likely to be replaced soon */
 	const struct preference *prefers;
 };
@@ -340,8 +341,9 @@ struct seal_data {
 void seal_start(struct core *c, struct pipeline_seal *rq, const struct seal_data *data, struct seal_group *g);
 void seal_end(struct core *c, struct seal_group *g, int ret, const struct err *e);
 /* Seals items [0, n) of the same preference, which stay the caller's if it has a group (and are then filled in), and
- * are copied if it has none. The items' pieces must be marked sealing already, and inflight counted. */
-int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool to_inline,
+ * are copied if it has none. The items' pieces must be marked sealing already, and inflight counted. many: there are
+ * other items to seal at about the same time. */
+int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_kind kind, bool many, bool to_inline,
                 struct seal_group *g) MUST_CHECK;
 int seal_wait(struct core *c, struct seal_group *g) MUST_CHECK;
 /* Takes the piece p of n for sealing: marks and counts it and fills *item. Under n->lock. */

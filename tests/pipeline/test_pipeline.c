@@ -283,6 +283,57 @@ static void load_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk *
 	load_submit(l);
 }
 
+struct by_whom {
+	pthread_t thread;
+	atomic_bool done;
+};
+
+static void note_thread(struct pipeline_seal *rq, int ret, struct pipeline_chunk *chunk, const struct err *e)
+{
+	struct by_whom *by = rq->arg;
+
+	(void)e;
+	assert_int_equal(ret, 0);
+	free(chunk);
+	by->thread = pthread_self();
+	atomic_store(&by->done, true);
+}
+
+/* A few frames are sealed by who brings them, unless there are more chunks to come: then the workers share them. */
+static void test_by_whom(void **state)
+{
+	uint8_t *data = malloc(3 * 65536);
+	struct pipeline_item item[3];
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, CIPHER_AUTO);
+	rig_fill_items(RIG_TEXT, 1, data, item, 3);
+	for (unsigned many = 0; many < 2; many++) {
+		struct by_whom by = {0};
+		struct pipeline_seal rq = {
+		    .item = item,
+		    .nitems = 3,
+		    .chunk_id = many + 1,
+		    .sequence = many + 1,
+		    .choice = {CODEC_ZSTD, 1},
+		    .frame_size = 65536,
+		    .many = many,
+		    .done = note_thread,
+		    .arg = &by,
+		};
+
+		pipeline_seal_submit(r.p, &rq);
+		if (!many)
+			assert_true(atomic_load(&by.done));
+		while (!atomic_load(&by.done))
+			(void)usleep(1000);
+		assert_int_equal(pthread_equal(by.thread, pthread_self()) != 0, !many);
+	}
+	rig_release(&r);
+	free(data);
+}
+
 static void *load_main(void *arg)
 {
 	load_submit(arg);
@@ -477,7 +528,7 @@ int main(void)
 	    cmocka_unit_test(test_remount),          cmocka_unit_test(test_read_only),
 	    cmocka_unit_test(test_submit_from_done), cmocka_unit_test(test_flood),
 	    cmocka_unit_test(test_segments_roll),    cmocka_unit_test(test_run),
-	    cmocka_unit_test(test_no_leftovers),
+	    cmocka_unit_test(test_no_leftovers),     cmocka_unit_test(test_by_whom),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -107,23 +107,23 @@ static void test_chunk_limits(void **state)
 		uint64_t size;
 		uint32_t stream, cut;
 	} table[] = {
-	    {{STORAGE_AUTO, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, 256 * KIB, MIB},
-	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, 256 * KIB, MIB},
-	    {{STORAGE_HDD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, MIB, MIB},
-	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, 64 * KIB, MIB},
-	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, 5 * MB, 128 * KIB, MIB},
+	    {{STORAGE_AUTO, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, MIB, MIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, MIB, MIB},
+	    {{STORAGE_HDD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, 4 * MIB, 4 * MIB},
+	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, MB, 256 * KIB, MIB},
+	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, 50 * MB, 512 * KIB, MIB},
 	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, 500 * MB, 2 * MIB, 2 * MIB},
-	    {{STORAGE_HDD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, 500 * MB, 2 * MIB, 2 * MIB},
+	    {{STORAGE_HDD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, 500 * MB, 4 * MIB, 4 * MIB},
 	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_STREAM, 20 * GB, 16 * MIB, 16 * MIB},
 	    {{STORAGE_SSD, 2, 64 * MIB, 0, 0}, 0, POLICY_STREAM, 20 * GB, 4 * MIB, 4 * MIB},
-	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_PACKED, 1000, 256 * KIB, MIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_PACKED, 1000, MIB, MIB},
 	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 0, POLICY_RANDOM, 20 * GB, 16 * MIB, 256 * KIB},
 	    {{STORAGE_HDD, 2, 256 * MIB, 0, 0}, 0, POLICY_RANDOM, 20 * GB, 16 * MIB, 256 * KIB},
 	    /* while memory is short */
 	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 1, POLICY_STREAM, 20 * GB, 8 * MIB, 8 * MIB},
 	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, 20 * GB, MIB, MIB},
-	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, MB, 16 * KIB, 64 * KIB},
-	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, MB, 4 * KIB, 64 * KIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, MB, 64 * KIB, 64 * KIB},
+	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, MB, 16 * KIB, 64 * KIB},
 	    /* a setting holds, within what a chunk can be and memory allows */
 	    {{STORAGE_SSD, 2, 256 * MIB, 1, 0}, 0, POLICY_STREAM, 20 * GB, 4 * KIB, 4 * KIB},
 	    {{STORAGE_SSD, 2, 256 * MIB, 64 * KIB, 0}, 4, POLICY_PACKED, 0, 64 * KIB, 64 * KIB},
