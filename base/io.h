@@ -72,9 +72,9 @@ static inline void io_free(struct io *io)
 }
 
 /* Opens a file: IO_WRITE for reading and writing, IO_CREATE to create it (0600), IO_EXCL to fail with -EEXIST, IO_LOCK
- * to be the only one that has it open with IO_LOCK, without waiting: -EBUSY. IO_REWRITTEN with IO_CREATE: it will be
- * written in place again and again, where there may be no space left for that: not copied on write, where STORE's
- * filesystem can be told. */
+ * to be the only one that has it open with IO_LOCK, or with IO_READ one of those who all read, without waiting: -EBUSY.
+ * IO_REWRITTEN with IO_CREATE: it will be written in place again and again, where there may be no space left for that:
+ * not copied on write, where STORE's filesystem can be told. */
 static inline int MUST_CHECK io_open(struct io *io, const char *path, unsigned flags, struct io_file **out)
 {
 	return io->ops->open(io, path, flags, out);

@@ -73,10 +73,10 @@ static int open_dir(const struct io *io, const char *path)
 	return ret ? ret : open_at(dirfd_of(io), path, O_RDONLY | O_DIRECTORY);
 }
 
-/* flock without waiting. */
-static int lock_fd(int fd)
+/* flock without waiting. NFS gives an exclusive one only on what is open for writing. */
+static int lock_fd(int fd, bool shared)
 {
-	while (flock(fd, LOCK_EX | LOCK_NB)) {
+	while (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB)) {
 		if (errno == EWOULDBLOCK)
 			return -EBUSY;
 		if (errno != EINTR)
@@ -124,7 +124,7 @@ static int posix_open(struct io *io, const char *path, unsigned flags, struct io
 	else if (!S_ISREG(st.st_mode))
 		ret = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
 	else if (flags & IO_LOCK)
-		ret = lock_fd(fd);
+		ret = lock_fd(fd, !(flags & IO_WRITE));
 	if (!ret && flags & IO_REWRITTEN && !st.st_size && ((const struct posix_io *)io)->btrfs)
 		no_cow(fd);
 	if (ret) {
@@ -359,7 +359,7 @@ static int posix_space(struct io *io, struct io_space *space)
 
 static int posix_lock(struct io *io)
 {
-	return lock_fd(dirfd_of(io));
+	return lock_fd(dirfd_of(io), false);
 }
 
 static void posix_free(struct io *io)

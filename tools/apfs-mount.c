@@ -191,11 +191,10 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	    .no_metrics = settings_number(s, SETTING_NO_METRICS) != 0,
 	};
 
-	int ret = core_open(&o, &m->core, &e);
-	if (ret)
-		return store_failed(m, ret, &e);
-	store_mark(&m->store);
-	return EXIT_OK;
+	int ret = store_claim(&m->store, o.read_only, &e);
+	if (!ret)
+		ret = core_open(&o, &m->core, &e);
+	return ret ? store_failed(m, ret, &e) : EXIT_OK;
 }
 
 /* --- who watches -------------------------------------------------------------------------------------------------- */
@@ -270,6 +269,7 @@ static enum exit_status mount_session(struct mounting *m, unsigned threads, unsi
 	    .threads = threads,
 	    .spare = spare,
 	    .debug = m->o->debug,
+	    .idle_ms = settings_number(&m->o->settings, SETTING_IDLE),
 	    .config = m->config,
 	    .control = m->control ? control_path(m->control) : NULL,
 	};

@@ -159,6 +159,8 @@ int cmd_check(int argc, char **argv)
 	if (!ret)
 		ret = store_check(&store, &e); /* before anybody is asked */
 	if (!ret)
+		ret = store_claim(&store, true, &e);
+	if (!ret)
 		ret = run_check(&c, &store, &r, &asking, &e);
 	double seconds = (double)(clock_system.monotonic(&clock_system) - began) / 1e9;
 	if (!ret)

@@ -61,6 +61,8 @@ static int run(const struct export_options *o, struct unlocked *u, struct err *e
 	if (!ret)
 		ret = store_lock(&u->store, e);
 	if (!ret)
+		ret = store_claim(&u->store, true, e);
+	if (!ret)
 		ret = index_seal_init(&seal, u->sb, u->keys, e);
 	if (!ret)
 		ret = index_open_read(u->store.io, superblock_info(u->sb)->page_size, &seal.index, &ix, e);

@@ -26,6 +26,8 @@ const struct setting_def setting_defs[SETTING_COUNT] = {
                             "Data that is compressed, encrypted and written at once, 1 to 512M; never more than 16M"},
     [SETTING_NO_COMPACT] = {"no-compact", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
                             "Leave the space of overwritten data until apfs compact, or until STORE is full"},
+    [SETTING_IDLE] = {"idle", "TIME", SETTING_K_DURATION, SETTING_G_MOUNT, 1000, 1000 * HOUR, NULL, "(never)",
+                      "Unmount once nobody has used the mount for that long, 1s to 1000h"},
     [SETTING_THREADS] = {"threads", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 2, 32, NULL, "(by the machine)",
                          "Threads that answer the kernel, 2 to 32"},
     [SETTING_WORKERS] = {"workers", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 32, NULL, "(by the machine)",

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,15 @@
 
 #define NOTE     "lock"
 #define NOTE_MAX 256
+
+/* A crash leaves its note, and who only reads leaves none: a process of this machine that is gone is not the one. */
+static bool gone(long pid, const char *host)
+{
+	char here[65] = "";
+
+	(void)gethostname(here, sizeof(here) - 1);
+	return strcmp(host, here) == 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
 
 static int busy(struct store *s, struct err *e)
 {
@@ -38,9 +48,17 @@ static int busy(struct store *s, struct err *e)
 			host[n] = 0;
 		}
 	}
-	if (pid > 0 && *host)
+	if (pid > 0 && pid <= INT_MAX && *host && !gone(pid, host))
 		return err_set(e, -EBUSY, ERR_BUSY, "in use by process %ld on %s", pid, host);
 	return err_set(e, -EBUSY, ERR_BUSY, "in use by another process");
+}
+
+static int no_locks(int ret, struct err *e)
+{
+	return err_set(e, ret, ERR_IO,
+	               "the filesystem that it lies on gives no lock (%s), so nothing would keep a second mount away: "
+	               "mount that filesystem with locks (on NFS without nolock, on CIFS without nobrl)",
+	               strerror(-ret));
 }
 
 int store_lock(struct store *s, struct err *e)
@@ -49,7 +67,7 @@ int store_lock(struct store *s, struct err *e)
 
 	if (ret == -EBUSY)
 		return busy(s, e);
-	return ret ? err_set(e, ret, ERR_IO, "cannot lock: %s", strerror(-ret)) : 0;
+	return ret ? no_locks(ret, e) : 0;
 }
 
 int store_open_beside(const char *path, struct store *out, struct err *e)
@@ -76,19 +94,42 @@ int store_open(const char *path, bool create, struct store *out, struct err *e)
 	return store_lock(out, e);
 }
 
-void store_mark(struct store *s)
+/* What holds for whoever only reads, who may not be able to write here. */
+static int claim_read(struct store *s, struct err *e)
+{
+	int ret = io_open(s->io, NOTE, IO_READ | IO_LOCK, &s->note);
+
+	return ret == -EBUSY ? busy(s, e) : 0;
+}
+
+int store_claim(struct store *s, bool read_only, struct err *e)
 {
 	char text[NOTE_MAX], host[65] = "";
 
+	if (read_only)
+		return claim_read(s, e);
+	int ret = io_open(s->io, NOTE, IO_WRITE | IO_CREATE | IO_LOCK, &s->note);
+	if (ret == -EBUSY)
+		return busy(s, e);
+	if (ret == -ENOSPC || ret == -EDQUOT)
+		return 0; /* the lock on STORE holds, and a mount makes room */
+	if (ret == -EROFS || ret == -EACCES || ret == -EPERM)
+		return err_set(e, ret, ERR_IO, "cannot be written (%s): mount it read-only, with --ro", strerror(-ret));
+	if (ret)
+		return no_locks(ret, e);
+	s->noted = true;
 	(void)gethostname(host, sizeof(host) - 1);
 	int n = snprintf(text, sizeof(text), "%d %s\n", (int)getpid(), *host ? host : "localhost");
-	s->marked = io_replace_file(s->io, NOTE, 0, text, (size_t)n) == 0;
+	if (io_truncate(s->note, 0) || io_pwrite(s->note, text, (size_t)n, 0))
+		s->noted = false; /* a courtesy */
+	return 0;
 }
 
 void store_release(struct store *s)
 {
-	if (s->marked && io_unlink(s->io, NOTE) == 0)
-		s->marked = false;
+	if (s->noted && io_truncate(s->note, 0) == 0)
+		s->noted = false;
+	io_close(s->note);
 	io_free(s->io);
 	free(s->path);
 	memset(s, 0, sizeof(*s));

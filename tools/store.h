@@ -8,9 +8,10 @@
 #include <stdbool.h>
 
 struct store {
-	char *path;    /* absolute */
-	struct io *io; /* locked, but after store_open_beside */
-	bool marked;   /* the note is there */
+	char *path;           /* absolute */
+	struct io *io;        /* locked, but after store_open_beside */
+	struct io_file *note; /* `lock`, held by store_claim; NULL: it is not */
+	bool noted;           /* it says who we are */
 };
 
 /* Opens and locks; with `create` makes the directory if it is missing. -EBUSY with the holder's pid and host in e.
@@ -20,8 +21,10 @@ int store_open(const char *path, bool create, struct store *out, struct err *e) 
 int store_open_beside(const char *path, struct store *out, struct err *e) MUST_CHECK;
 /* Locks one that was opened without: -EBUSY as store_open. */
 int store_lock(struct store *s, struct err *e) MUST_CHECK;
-/* Leaves the note for those who find STORE locked. Never fails for good: the note is only a courtesy. */
-void store_mark(struct store *s);
+/* Of a store that is locked: locks its file `lock` as well, because networks pass on locks on files (NFS, CIFS) but
+ * none on directories, and notes there who uses it. Who only reads shares that lock with others who do, as far as there
+ * is one, and writes nothing. -EBUSY as store_open. */
+int store_claim(struct store *s, bool read_only, struct err *e) MUST_CHECK;
 void store_release(struct store *s);
 
 /* 0 if STORE has a superblock that this build reads; else as superblock_open. */

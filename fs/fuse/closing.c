@@ -1,4 +1,6 @@
-/* The end of a mount: by umount(8), or by a signal that we answer with an unmount of our own. */
+/* The end of a mount: by umount(8), or by a signal or idleness, which we answer with an unmount of our own. */
+#include "base/clock.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "fs/fuse/internal.h"
 #include "fs/fuse/mountinfo.h"
@@ -21,7 +23,11 @@ struct closing {
 	struct session *s;
 	pthread_t thread;
 	bool started;
+	bool idle; /* nobody wants it to end: it stays where the kernel knows of a user */
 	atomic_bool finished, busy;
+	uint64_t used, used_at; /* requests that were uses, and when that number was last another; ns */
+	uint64_t done;
+	unsigned stalled, lingered; /* seconds */
 };
 
 /* While the threads still answer: what the kernel holds is written, then the mount goes. */
@@ -39,28 +45,47 @@ static void *closing_main(void *arg)
 	}
 	serve_drain(s, DRAIN_SECONDS);
 	int ret = mountinfo_unmount(s->mountpoint, false);
-	if (ret == -EBUSY) {
-		log_warn("files are still open: they end with the mount");
-		atomic_store(&c->busy, true);
-	} else if (ret && ret != -EINVAL) {
+	if (ret && ret != -EBUSY && ret != -EINVAL)
 		log_warn("unmounting: %s", strerror(-ret));
-		atomic_store(&c->busy, true);
-	}
+	atomic_store(&c->busy, ret && ret != -EINVAL);
 	atomic_store(&c->finished, true);
 	if (write(s->event, &one, sizeof(one)) < 0)
 		log_error("cannot wake the main thread: %s", strerror(errno));
 	return NULL;
 }
 
-static void closing_begin(struct closing *c, unsigned signo)
+static void closing_begin(struct closing *c)
 {
-	log_info("signal %u: unmounting", signo);
 	if (pthread_create(&c->thread, NULL, closing_main, c) == 0) {
 		c->started = true;
 	} else {
 		atomic_store(&c->busy, true);
 		atomic_store(&c->finished, true);
 	}
+}
+
+/* Somebody has it as working directory, has a directory open, or has come just now. */
+static void closing_undo(struct closing *c)
+{
+	if (c->started)
+		(void)pthread_join(c->thread, NULL);
+	c->started = false;
+	atomic_store(&c->finished, false);
+	atomic_store(&c->busy, false);
+	c->used_at = clock_system.monotonic(&clock_system);
+}
+
+static bool is_idle(struct session *s, struct closing *c)
+{
+	uint64_t now = clock_system.monotonic(&clock_system);
+	uint64_t used = atomic_load(&s->done) - atomic_load(&s->asked);
+
+	SCOPED_LOCK(&s->handle_lock);
+	if (used != c->used || !LIST_EMPTY(&s->handles)) {
+		c->used = used;
+		c->used_at = now;
+	}
+	return s->idle_ms && now - c->used_at >= s->idle_ms * 1000000;
 }
 
 /* The mount cannot be ended in the polite way: whoever still uses it sees ENOTCONN from here on. As root the connection
@@ -90,40 +115,73 @@ static int wait_event(struct session *s, int sigfd, int timeout_ms, unsigned *si
 	return 0;
 }
 
+static void closing_look(struct session *s, struct closing *c, unsigned signo)
+{
+	if (signo)
+		log_info("signal %u: unmounting", signo);
+	else if (is_idle(s, c))
+		log_debug("not used for %llu s: unmounting", (unsigned long long)(s->idle_ms / 1000));
+	else
+		return;
+	c->idle = !signo;
+	closing_begin(c);
+}
+
+/* Whether closing, which has begun, has gone as far as it can. */
+static bool closing_over(struct session *s, struct closing *c, unsigned signo)
+{
+	if (signo && !c->idle)
+		return true; /* a second signal: at once */
+	if (signo) {
+		log_info("signal %u: unmounting", signo);
+		c->idle = false;
+	}
+	if (atomic_load(&c->busy)) {
+		if (c->idle)
+			closing_undo(c);
+		else
+			log_warn("files are still open: they end with the mount");
+		return !c->idle;
+	}
+	if (c->idle)
+		return false; /* no hurry: where it is mounted in another namespace too, it goes on there */
+	if (atomic_load(&c->finished) && ++c->lingered > LINGER_SECONDS)
+		return true; /* the same */
+	uint64_t done = atomic_load(&s->done);
+	c->stalled = done == c->done ? c->stalled + 1 : 0;
+	c->done = done;
+	return c->stalled > STALL_SECONDS;
+}
+
+static int look_ms(const struct session *s, bool closing)
+{
+	if (closing)
+		return 1000;
+	if (!s->idle_ms)
+		return -1;
+	return s->idle_ms / 8 > 60000 ? 60000 : (int)(s->idle_ms / 8);
+}
+
 /* Until the kernel has ended the connection, or closing has gone as far as it can. */
 static void wait_end(struct session *s, struct closing *c, int sigfd)
 {
-	uint64_t done = 0;
-	unsigned stalled = 0, lingered = 0, signo = 0;
+	unsigned signo = 0;
 
 	while (!atomic_load(&s->gone)) {
 		bool closing = c->started || atomic_load(&c->finished);
 
-		if (wait_event(s, sigfd, closing ? 1000 : -1, &signo))
+		if (wait_event(s, sigfd, look_ms(s, closing), &signo))
 			return;
-		if (signo && closing)
-			return; /* a second signal: at once */
-		if (signo) {
-			closing_begin(c, signo);
-			continue;
-		}
 		if (!closing)
-			continue;
-		if (atomic_load(&c->busy))
-			return;
-		if (atomic_load(&c->finished) && ++lingered > LINGER_SECONDS)
-			return; /* mounted elsewhere too, in another namespace */
-		uint64_t now = atomic_load(&s->done);
-		stalled = now == done ? stalled + 1 : 0;
-		done = now;
-		if (stalled > STALL_SECONDS)
+			closing_look(s, c, signo);
+		else if (closing_over(s, c, signo))
 			return;
 	}
 }
 
 int session_serve(struct session *s)
 {
-	struct closing c = {.s = s};
+	struct closing c = {.s = s, .used_at = clock_system.monotonic(&clock_system)};
 	sigset_t mask;
 
 	(void)sigemptyset(&mask);

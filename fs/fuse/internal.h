@@ -56,6 +56,8 @@ struct session {
 	atomic_bool gone;           /* the kernel has ended the connection */
 	atomic_uint running, ended; /* workers that have begun, and that have ended */
 	atomic_uint_fast64_t done;  /* requests answered: a sign of life */
+	atomic_uint_fast64_t asked; /* of those, by who watches all mounts: nobody uses this one */
+	uint64_t idle_ms;           /* session_params */
 	int event;                  /* eventfd: gone, or the closing thread has finished */
 
 	/* Writes may have to wait for memory. At most max_writers threads are inside of them; further ones are parked

@@ -143,6 +143,7 @@ void op_statfs(fuse_req_t req, fuse_ino_t ino)
 	struct core_statfs s;
 	(void)ino;
 
+	atomic_fetch_add_explicit(&op_session(req)->asked, 1, memory_order_relaxed);
 	int ret = core_statfs(op_core(req), &s);
 	if (ret) {
 		op_reply(req, ret);

@@ -345,6 +345,7 @@ int session_new(struct core *core, const struct session_params *p, struct sessio
 	s->core = core;
 	s->config = p->config;
 	s->control = p->control;
+	s->idle_ms = p->idle_ms;
 	s->metrics = core_metrics(core);
 	s->fd = -1;
 	s->event = -1;

@@ -25,6 +25,7 @@ struct session_params {
 	unsigned threads;    /* that answer requests, session_threads() */
 	unsigned spare;      /* buffers for writes that wait, session_spare() */
 	bool debug;          /* log every request, at LOG_DEBUG */
+	uint64_t idle_ms;    /* unmount when it was not used for that long; 0: never */
 	const char *config;  /* text of SESSION_XATTR_CONFIG; borrowed */
 	const char *control; /* value of SESSION_XATTR_CONTROL; borrowed; NULL: there is none */
 };
@@ -50,8 +51,8 @@ uint64_t session_memory(unsigned threads, unsigned spare);
  * fusermount3); other errors: the mount was refused. *out is the caller's, to session_free; core is borrowed. */
 int session_new(struct core *core, const struct session_params *p, struct session **out, struct err *e) MUST_CHECK;
 
-/* Returns when the mount has ended: unmounted by somebody, or by us after a signal, what the kernel had cached having
- * been written. -ETIMEDOUT: the volume no longer answers, and only the process's end will free it. */
+/* Returns when the mount has ended: unmounted by somebody, or by us after a signal or when it was idle, what the kernel
+ * had cached having been written. -ETIMEDOUT: the volume no longer answers, and only the process's end will free it. */
 int session_serve(struct session *s) MUST_CHECK;
 
 /* Unmounts if need be. NULL is allowed. Not after -ETIMEDOUT. */

@@ -315,7 +315,10 @@ static void test_lock_file(void **state)
 	io_close(two);
 	assert_int_equal(lock_elsewhere(fx->dir), 0);
 	io_close(one);
+	assert_int_equal(io_open(fx->io, "f", IO_READ | IO_LOCK, &one), 0);
 	assert_int_equal(io_open(fx->io, "f", IO_READ | IO_LOCK, &two), 0);
+	io_close(one);
+	assert_int_equal(io_open(fx->io, "f", IO_WRITE | IO_LOCK, &one), -EBUSY);
 	io_close(two);
 }
 

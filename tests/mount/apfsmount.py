@@ -142,6 +142,15 @@ def get(path):
         return f.read()
 
 
+def errno_of(call):
+    """The errno that it fails with, or 0."""
+    try:
+        call()
+    except OSError as e:
+        return e.errno
+    return 0
+
+
 def catches(pid, sig):
     """Whether a process has a handler for the signal."""
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as f:

@@ -163,7 +163,7 @@ void disk_copy(struct disk *to, const struct disk *from)
 		struct node *n = to->node[i] = sim_must(malloc(sizeof(*n)));
 		*n = *from->node[i];
 		n->opens = 0;
-		n->locked = false;
+		n->locks = 0;
 		(void)content_ref(n->now);
 		(void)content_ref(n->durable);
 		(void)names_ref(n->names);

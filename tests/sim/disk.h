@@ -83,7 +83,7 @@ struct names {
 
 struct node {
 	bool dir;
-	bool locked;           /* by a file that is open with IO_LOCK */
+	int locks;             /* files that are open with IO_LOCK; -1: one that writes */
 	unsigned opens, links; /* links: names that programs see */
 	int64_t mtime;
 	struct content *now, *durable; /* of a file */
@@ -162,7 +162,7 @@ struct sim {
 struct sim_file {
 	struct io_file file;
 	uint32_t node;
-	bool locked;
+	int lock; /* its part of the node's locks */
 	char path[SIM_NAME * 3];
 };
 

@@ -174,16 +174,17 @@ static int sim_open(struct io *io, const char *path, unsigned flags, struct io_f
 		return ret ? ret : opened;
 	if (strlen(path) >= sizeof(((struct sim_file *)NULL)->path))
 		return -ENAMETOOLONG;
-	if (flags & IO_LOCK && disk_node(&s->disk, node)->locked)
+	int lock = !(flags & IO_LOCK) ? 0 : flags & IO_WRITE ? -1 : 1;
+	int held = disk_node(&s->disk, node)->locks;
+	if (lock && held && (lock < 0 || held < 0))
 		return -EBUSY;
 	if (flags & IO_WRITE)
 		remember(s, path);
 	struct sim_file *f = sim_must(calloc(1, sizeof(*f)));
 	f->file.io = io;
 	f->node = node;
-	f->locked = flags & IO_LOCK;
-	if (f->locked)
-		disk_node(&s->disk, node)->locked = true;
+	f->lock = lock;
+	disk_node(&s->disk, node)->locks += lock;
 	memcpy(f->path, path, strlen(path) + 1);
 	disk_node(&s->disk, node)->opens++;
 	*out = &f->file;
@@ -194,8 +195,7 @@ static void sim_close(struct io_file *f)
 {
 	SCOPED_LOCK(&sim_of(f->io)->lock);
 	node_of(f)->opens--;
-	if (file_of(f)->locked)
-		node_of(f)->locked = false;
+	node_of(f)->locks -= file_of(f)->lock;
 	free(f);
 }
 

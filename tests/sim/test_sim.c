@@ -253,6 +253,11 @@ static void test_file_lock(struct io *io)
 	assert_int_equal(io_open(io, "lock", IO_WRITE | IO_CREATE | IO_LOCK, &f), 0);
 	assert_int_equal(io_open(io, "lock", IO_WRITE | IO_LOCK, &g), -EBUSY);
 	io_close(f);
+	assert_int_equal(io_open(io, "lock", IO_READ | IO_LOCK, &f), 0);
+	assert_int_equal(io_open(io, "lock", IO_READ | IO_LOCK, &g), 0);
+	io_close(f);
+	assert_int_equal(io_open(io, "lock", IO_WRITE | IO_LOCK, &f), -EBUSY);
+	io_close(g);
 	assert_int_equal(io_open(io, "lock", IO_WRITE | IO_LOCK, &f), 0);
 	io_close(f);
 }
