@@ -1,6 +1,7 @@
 #include "base/io_overlay.h"
 
 #include "base/clock.h"
+#include "base/io_overlay_content.h"
 #include "base/lock.h"
 
 #include <errno.h>
@@ -11,31 +12,13 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
-#define BLOCK 4096u
-
-struct block {
-	UT_hash_handle hh;
-	uint64_t number;
-	uint8_t data[BLOCK];
-};
-
-/* A file's bytes: those of a file below up to under_end, zeroes from there, and changed blocks over both. */
-struct content {
-	unsigned refs;         /* handles, and 1 for an entry that names it */
-	struct io_file *under; /* NULL: made here */
-	uint64_t under_end, size;
-	int64_t mtime;
-	bool pristine; /* as it is below, at the same path */
-	struct block *blocks;
-};
-
 enum entry_kind { ENTRY_FILE, ENTRY_DIR, ENTRY_GONE };
 
 /* What is known of a path that was opened or changed; every other one is as it is below. */
 struct entry {
 	UT_hash_handle hh;
 	enum entry_kind kind;
-	struct content *content; /* of a file */
+	struct overlay_content *content; /* of a file */
 	char path[];
 };
 
@@ -48,7 +31,7 @@ struct overlay {
 
 struct handle {
 	struct io_file file;
-	struct content *content;
+	struct overlay_content *content;
 };
 
 static struct overlay *overlay_of(struct io *io)
@@ -56,81 +39,9 @@ static struct overlay *overlay_of(struct io *io)
 	return (struct overlay *)io;
 }
 
-static struct content *content_of(struct io_file *f)
+static struct overlay_content *content_of(struct io_file *f)
 {
 	return ((struct handle *)f)->content;
-}
-
-static int64_t now(void)
-{
-	return clock_system.now(&clock_system).sec;
-}
-
-/* --- contents ----------------------------------------------------------------------------------------------------- */
-
-static void content_put(struct content *c)
-{
-	struct block *b, *next;
-
-	if (!c || --c->refs)
-		return;
-	HASH_ITER (hh, c->blocks, b, next) {
-		HASH_DEL(c->blocks, b);
-		free(b);
-	}
-	io_close(c->under);
-	free(c);
-}
-
-static void content_touch(struct content *c)
-{
-	c->pristine = false;
-	c->mtime = now();
-}
-
-static struct block *block_find(const struct content *c, uint64_t number)
-{
-	struct block *b;
-
-	HASH_FIND(hh, c->blocks, &number, sizeof(number), b);
-	return b;
-}
-
-/* Bytes of the file below, zeroes after its end. */
-static int under_read(const struct content *c, uint8_t *buf, size_t len, uint64_t off)
-{
-	size_t have = off >= c->under_end ? 0 : c->under_end - off < len ? (size_t)(c->under_end - off) : len;
-	ssize_t n = have ? io_pread(c->under, buf, have, off) : 0;
-
-	if (n < 0)
-		return (int)n;
-	memset(buf + n, 0, len - (size_t)n);
-	return 0;
-}
-
-/* The block, copied from below unless it is changed already. */
-static int block_get(struct content *c, uint64_t number, struct block **out)
-{
-	struct block *b = block_find(c, number);
-
-	*out = b;
-	if (b)
-		return 0;
-	b = malloc(sizeof(*b));
-	if (!b)
-		return -ENOMEM;
-	b->number = number;
-	int ret = under_read(c, b->data, BLOCK, number * BLOCK);
-	if (!ret) {
-		HASH_ADD(hh, c->blocks, number, sizeof(b->number), b);
-		if (!b->hh.tbl)
-			ret = -ENOMEM;
-	}
-	if (ret)
-		free(b);
-	else
-		*out = b;
-	return ret;
 }
 
 /* --- entries ------------------------------------------------------------------------------------------------------ */
@@ -163,7 +74,7 @@ static struct entry *entry_add(struct overlay *o, const char *path, enum entry_k
 static void entry_delete(struct overlay *o, struct entry *en)
 {
 	HASH_DEL(o->table, en);
-	content_put(en->content);
+	overlay_content_put(en->content);
 	free(en);
 }
 
@@ -176,10 +87,10 @@ static int path_stat(const struct overlay *o, const char *path, struct io_stat *
 		return io_stat(o->under, path, st);
 	if (en->kind == ENTRY_GONE)
 		return -ENOENT;
-	*st = (struct io_stat){.dir = en->kind == ENTRY_DIR, .mtime = now()};
+	*st = (struct io_stat){.dir = en->kind == ENTRY_DIR, .mtime = clock_system.now(&clock_system).sec};
 	if (en->content) {
 		st->size = en->content->size;
-		st->stored = (en->content->size + BLOCK - 1) / BLOCK * BLOCK;
+		st->stored = (en->content->size + OVERLAY_BLOCK - 1) / OVERLAY_BLOCK * OVERLAY_BLOCK;
 		st->mtime = en->content->mtime;
 	}
 	return 0;
@@ -211,18 +122,14 @@ static int entry_load(struct overlay *o, const char *path, struct entry **out)
 	int ret = io_stat(o->under, path, &st);
 	if (ret)
 		return ret;
-	struct content *c = calloc(1, sizeof(*c));
-	if (!c)
-		return -ENOMEM;
-	*c = (struct content){.refs = 1, .mtime = st.mtime, .pristine = true};
-	ret = io_open(o->under, path, IO_READ, &c->under);
-	if (!ret)
-		ret = io_size(c->under, &c->size);
-	c->under_end = c->size;
-	en = ret ? NULL : entry_add(o, path, ENTRY_FILE);
+	struct overlay_content *c;
+	ret = overlay_content_load(o->under, path, st.mtime, &c);
+	if (ret)
+		return ret;
+	en = entry_add(o, path, ENTRY_FILE);
 	if (!en) {
-		content_put(c);
-		return ret ? ret : -ENOMEM;
+		overlay_content_put(c);
+		return -ENOMEM;
 	}
 	en->content = c;
 	*out = en;
@@ -233,16 +140,15 @@ static int entry_load(struct overlay *o, const char *path, struct entry **out)
 static int entry_create(struct overlay *o, const char *path, struct entry **out)
 {
 	int ret = parent_check(o, path);
-	struct content *c = ret ? NULL : calloc(1, sizeof(*c));
+	struct overlay_content *c = ret ? NULL : overlay_content_new();
 
 	if (!c)
 		return ret ? ret : -ENOMEM;
-	*c = (struct content){.refs = 1, .mtime = now()};
 	struct entry *en = entry_find(o, path);
 	if (!en)
 		en = entry_add(o, path, ENTRY_FILE);
 	if (!en) {
-		content_put(c);
+		overlay_content_put(c);
 		return -ENOMEM;
 	}
 	en->kind = ENTRY_FILE;
@@ -282,7 +188,7 @@ static int overlay_open(struct io *io, const char *path, unsigned flags, struct 
 static void overlay_close(struct io_file *f)
 {
 	struct overlay *o = overlay_of(f->io);
-	struct content *c = content_of(f);
+	struct overlay_content *c = content_of(f);
 	struct entry *en, *next;
 
 	free(f);
@@ -295,14 +201,13 @@ static void overlay_close(struct io_file *f)
 			}
 		}
 	}
-	content_put(c);
+	overlay_content_put(c);
 }
 
 static ssize_t overlay_pread(struct io_file *f, void *buf, size_t len, uint64_t off)
 {
 	struct overlay *o = overlay_of(f->io);
-	struct content *c = content_of(f);
-	uint8_t *p = buf;
+	struct overlay_content *c = content_of(f);
 
 	(void)pthread_mutex_lock(&o->lock);
 	bool through = c->pristine;
@@ -311,50 +216,15 @@ static ssize_t overlay_pread(struct io_file *f, void *buf, size_t len, uint64_t 
 		return io_pread(c->under, buf, len, off);
 
 	SCOPED_LOCK(&o->lock);
-	size_t left = off >= c->size ? 0 : c->size - off < len ? (size_t)(c->size - off) : len, all = left;
-	while (left) {
-		size_t at = (size_t)(off % BLOCK), n = BLOCK - at < left ? BLOCK - at : left;
-		const struct block *b = block_find(c, off / BLOCK);
-		int ret = 0;
-
-		if (b)
-			memcpy(p, b->data + at, n);
-		else
-			ret = under_read(c, p, n, off);
-		if (ret)
-			return ret;
-		p += n;
-		off += n;
-		left -= n;
-	}
-	return (ssize_t)all;
+	return overlay_content_read(c, buf, len, off);
 }
 
 static int overlay_pwrite(struct io_file *f, const void *buf, size_t len, uint64_t off)
 {
-	struct overlay *o = overlay_of(f->io);
-	struct content *c = content_of(f);
-	const uint8_t *p = buf;
-
 	if (off > INT64_MAX || len > INT64_MAX - off)
 		return -EFBIG;
-	SCOPED_LOCK(&o->lock);
-	content_touch(c);
-	while (len) {
-		size_t at = (size_t)(off % BLOCK), n = BLOCK - at < len ? BLOCK - at : len;
-		struct block *b;
-		int ret = block_get(c, off / BLOCK, &b);
-
-		if (ret)
-			return ret;
-		memcpy(b->data + at, p, n);
-		p += n;
-		off += n;
-		len -= n;
-		if (off > c->size)
-			c->size = off;
-	}
-	return 0;
+	SCOPED_LOCK(&overlay_of(f->io)->lock);
+	return overlay_content_write(content_of(f), buf, len, off);
 }
 
 static int overlay_sync(struct io_file *f)
@@ -363,45 +233,24 @@ static int overlay_sync(struct io_file *f)
 	return 0;
 }
 
-/* Nothing beyond the new end may show again if the file grows. */
 static int overlay_truncate(struct io_file *f, uint64_t size)
 {
-	struct overlay *o = overlay_of(f->io);
-	struct content *c = content_of(f);
-	struct block *b, *next;
-
 	if (size > INT64_MAX)
 		return -EFBIG;
-	SCOPED_LOCK(&o->lock);
-	content_touch(c);
-	if (size < c->under_end)
-		c->under_end = size;
-	if (size < c->size) {
-		HASH_ITER (hh, c->blocks, b, next) {
-			if (b->number * BLOCK >= size) {
-				HASH_DEL(c->blocks, b);
-				free(b);
-			} else if (size - b->number * BLOCK < BLOCK) {
-				memset(b->data + size % BLOCK, 0, BLOCK - size % BLOCK);
-			}
-		}
-	}
-	c->size = size;
+	SCOPED_LOCK(&overlay_of(f->io)->lock);
+	overlay_content_resize(content_of(f), size);
 	return 0;
 }
 
 static int overlay_allocate(struct io_file *f, uint64_t off, uint64_t len)
 {
-	struct overlay *o = overlay_of(f->io);
-	struct content *c = content_of(f);
+	struct overlay_content *c = content_of(f);
 
 	if (off > INT64_MAX || len > INT64_MAX - off)
 		return -EFBIG;
-	SCOPED_LOCK(&o->lock);
-	if (off + len > c->size) {
-		content_touch(c);
-		c->size = off + len;
-	}
+	SCOPED_LOCK(&overlay_of(f->io)->lock);
+	if (off + len > c->size)
+		overlay_content_resize(c, off + len);
 	return 0;
 }
 
@@ -416,7 +265,7 @@ static int overlay_size(struct io_file *f, uint64_t *size)
 
 static int overlay_map(struct io_file *f, uint64_t len)
 {
-	struct content *c = content_of(f);
+	struct overlay_content *c = content_of(f);
 
 	return c->under ? io_map(c->under, len) : -EOPNOTSUPP;
 }
@@ -431,7 +280,7 @@ static int unlink_locked(struct overlay *o, const char *path)
 	if (ret)
 		return ret;
 	en->content->pristine = false;
-	content_put(en->content);
+	overlay_content_put(en->content);
 	en->content = NULL;
 	en->kind = ENTRY_GONE;
 	return 0;

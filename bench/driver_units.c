@@ -128,25 +128,31 @@ static double unit_stored(const struct driver *d, const struct unit *u)
 	return 100.0 * (double)sum / (double)d->len;
 }
 
+/* Frames of a size that is given as text, one way and back: MB/s of plaintext. */
+static int unit_ways(struct driver *d, struct unit *u, const char *size, unit_fn there, unit_fn back, double speed[2])
+{
+	uint64_t frame = 0;
+	int ret = driver_size(d, size, PIPELINE_FRAME_MAX, &frame);
+
+	if (!ret)
+		ret = unit_init(d, u, frame);
+	if (!ret)
+		ret = unit_measure(d, u, there, &speed[0]);
+	return ret ? ret : unit_measure(d, u, back, &speed[1]);
+}
+
 /* codec CHOICE FRAME: MB/s of plaintext, and what is stored in percent. */
 int driver_codec(struct driver *d, char **arg, unsigned n)
 {
 	__attribute__((cleanup(unit_release))) struct unit u = {0};
-	double encode = 0, decode = 0;
-	uint64_t frame = 0;
+	double speed[2];
 	int ret = codec_choice_parse(arg[0], &u.choice);
 
 	(void)n;
 	if (!ret)
-		ret = driver_size(d, arg[1], PIPELINE_FRAME_MAX, &frame);
+		ret = unit_ways(d, &u, arg[1], unit_compress, unit_decompress, speed);
 	if (!ret)
-		ret = unit_init(d, &u, frame);
-	if (!ret)
-		ret = unit_measure(d, &u, unit_compress, &encode);
-	if (!ret)
-		ret = unit_measure(d, &u, unit_decompress, &decode);
-	if (!ret)
-		driver_answer(d, "\"encode\": %.1f, \"decode\": %.1f, \"stored\": %.2f", encode, decode,
+		driver_answer(d, "\"encode\": %.1f, \"decode\": %.1f, \"stored\": %.2f", speed[0], speed[1],
 		              unit_stored(d, &u));
 	return ret;
 }
@@ -155,21 +161,14 @@ int driver_codec(struct driver *d, char **arg, unsigned n)
 int driver_cipher(struct driver *d, char **arg, unsigned n)
 {
 	__attribute__((cleanup(unit_release))) struct unit u = {0};
-	double seal = 0, open = 0;
-	uint64_t frame = 0;
+	double speed[2];
 	int ret = cipher_suite_parse(arg[0], &u.suite);
 
 	(void)n;
 	if (!ret)
-		ret = driver_size(d, arg[1], PIPELINE_FRAME_MAX, &frame);
+		ret = unit_ways(d, &u, arg[1], unit_seal, unit_open, speed);
 	if (!ret)
-		ret = unit_init(d, &u, frame);
-	if (!ret)
-		ret = unit_measure(d, &u, unit_seal, &seal);
-	if (!ret)
-		ret = unit_measure(d, &u, unit_open, &open);
-	if (!ret)
-		driver_answer(d, "\"seal\": %.1f, \"open\": %.1f", seal, open);
+		driver_answer(d, "\"seal\": %.1f, \"open\": %.1f", speed[0], speed[1]);
 	return ret;
 }
 

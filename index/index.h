@@ -117,15 +117,6 @@ struct index_chunk;
 /* The chunk with the lowest id above `after`; as index_chunk_get. */
 int index_chunk_next(struct index *ix, uint64_t after, struct index_chunk *out, void *buf, size_t buf_len) MUST_CHECK;
 
-/* Extents that map a chunk, in order of file and offset. fn must not call the index; non-zero ends it and is the
- * result. */
-struct index_owner {
-	uint64_t ino, off, len;
-	uint32_t chunk_off;
-};
-int index_chunk_owners(struct index *ix, uint64_t id, int (*fn)(void *arg, const struct index_owner *o),
-                       void *arg) MUST_CHECK;
-
 /* A name that ino has in the directory parent, zero-terminated: reads the directory. -ENOENT. */
 int index_name_of(struct index *ix, uint64_t parent, uint64_t ino, char name[INDEX_NAME_MAX + 1]) MUST_CHECK;
 /* Every name of the volume, not zero-terminated; fn as above. */

@@ -1,27 +1,7 @@
-/* Questions the wrong way round, which only a check asks: who maps a chunk, what an inode is called. */
+/* Questions the wrong way round, which only a check asks: what an inode is called. */
 #include "index/db.h"
 
 #include <errno.h>
-
-int index_chunk_owners(struct index *ix, uint64_t id, int (*fn)(void *arg, const struct index_owner *o), void *arg)
-{
-	SCOPED_LOCK(&ix->lock);
-	SCOPED_STMT st = stmt_get(ix, STMT_CHUNK_OWNERS);
-
-	if (!st)
-		return index_error(ix);
-	stmt_bind(st, 1, id);
-	for (;;) {
-		int ret = stmt_row(ix, st);
-
-		if (ret <= 0)
-			return ret;
-		const struct index_owner o = {stmt_u64(st, 0), stmt_u64(st, 1), stmt_u64(st, 2), stmt_u32(st, 3)};
-		ret = fn(arg, &o);
-		if (ret)
-			return ret;
-	}
-}
 
 int index_name_of(struct index *ix, uint64_t parent, uint64_t ino, char name[INDEX_NAME_MAX + 1])
 {

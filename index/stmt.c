@@ -75,7 +75,6 @@ static const char *const sql[STMT_COUNT] = {
     [STMT_CHUNK_OF_FILE] =
 	"SELECT " CHUNK " FROM chunk c WHERE c.id IN (SELECT chunk FROM extent WHERE ino = ?1) ORDER BY c.id",
     [STMT_CHUNK_NEXT] = "SELECT " CHUNK " FROM chunk c WHERE c.id > ?1 ORDER BY c.id LIMIT 1",
-    [STMT_CHUNK_OWNERS] = "SELECT ino, off, len, chunk_off FROM extent WHERE chunk = ?1 ORDER BY ino, off",
     [STMT_CHUNK_OF_SEGMENT] = "SELECT " CHUNK_SHORT " FROM chunk c INDEXED BY chunk_segment "
 			      "WHERE c.segment = ?1 AND c.inlined = 0 AND c.id > ?2 ORDER BY c.id",
     [STMT_CHUNK_INLINE] = "SELECT " CHUNK_SHORT " FROM inline_chunk i CROSS JOIN chunk c ON c.id = i.id "

@@ -17,8 +17,6 @@ struct reader {
 	uint8_t *frames; /* CHUNK_ROW_FRAMES bytes */
 	uint8_t *record; /* of an inline chunk */
 	uint8_t *plain;  /* PIPELINE_CHUNK_MAX bytes, with `data` */
-	struct index_owner *owner;
-	size_t nowners, room;
 };
 
 /* One chunk being looked at. */
@@ -52,35 +50,13 @@ static int report_damage(struct check *ck, const struct pipeline_chunk *p, uint3
 
 /* --- the record against the extents ------------------------------------------------------------------------------- */
 
-static int owner_add(void *arg, const struct index_owner *o)
-{
-	struct reader *rd = arg;
-
-	if (rd->nowners == rd->room) {
-		size_t room = rd->room ? 2 * rd->room : 64;
-		struct index_owner *bigger = realloc(rd->owner, room * sizeof(*bigger));
-
-		if (!bigger)
-			return -ENOMEM;
-		rd->owner = bigger;
-		rd->room = room;
-	}
-	rd->owner[rd->nowners++] = *o;
-	return 0;
-}
-
-static int owner_order(const void *a, const void *b)
-{
-	const struct index_owner *x = a, *y = b;
-
-	return x->chunk_off < y->chunk_off ? -1 : x->chunk_off > y->chunk_off;
-}
-
 /* Whether all of an extent's bytes are of the file and the place that the record says; *i is a range that begins at
  * *pos of the plaintext, at or before the extent. */
-static bool owner_matches(const struct pipeline_record *r, const struct index_owner *o, uint32_t *i, uint64_t *pos)
+static bool extent_matches(const struct pipeline_record *r, const struct index_owned_extent *e, uint32_t *i,
+                           uint64_t *pos)
 {
-	uint64_t at = o->chunk_off, end = at + o->len;
+	const struct index_extent *x = &e->x;
+	uint64_t at = x->chunk_off, end = at + x->len;
 
 	while (*i < r->nranges && *pos + r->range[*i].len <= at)
 		*pos += r->range[(*i)++].len;
@@ -88,7 +64,7 @@ static bool owner_matches(const struct pipeline_record *r, const struct index_ow
 	for (uint32_t k = *i; k < r->nranges && at < end; k++) {
 		const struct pipeline_range *g = &r->range[k];
 
-		if (g->ino != o->ino || g->off + (at - begin) != o->off + (at - o->chunk_off))
+		if (g->ino != e->ino || g->off + (at - begin) != x->off + (at - x->chunk_off))
 			return false;
 		begin += g->len;
 		at = begin;
@@ -96,28 +72,25 @@ static bool owner_matches(const struct pipeline_record *r, const struct index_ow
 	return at >= end;
 }
 
-static int compare_owners(struct reader *rd, const struct subject *s, const struct pipeline_record *r)
+static int compare_extents(struct check *ck, const struct subject *s, const struct pipeline_record *r)
 {
-	struct check *ck = rd->ck;
+	struct index_owned_extent *e;
 	uint32_t i = 0;
 	uint64_t pos = 0;
+	size_t n;
+	int ret = chunk_extents(ck->index, s->p->id, SIZE_MAX, &e, &n);
 
-	rd->nowners = 0;
-	int ret = index_chunk_owners(ck->index, s->p->id, owner_add, rd);
-	if (ret)
-		return ret == -EIO ? 0 : ret; /* the check of the index has said so */
-	if (rd->nowners)
-		qsort(rd->owner, rd->nowners, sizeof(rd->owner[0]), owner_order);
-	for (size_t k = 0; k < rd->nowners; k++) {
-		if (owner_matches(r, &rd->owner[k], &i, &pos))
+	for (size_t k = 0; k < n && !ret; k++) {
+		if (extent_matches(r, &e[k], &i, &pos))
 			continue;
 		SCOPED_LOCK(&ck->lock);
 		check_finding(ck, CHECK_INDEX,
 		              "inode %llu maps bytes of chunk %llu that its record says are other bytes",
-		              (unsigned long long)rd->owner[k].ino, (unsigned long long)s->p->id);
+		              (unsigned long long)e[k].ino, (unsigned long long)s->p->id);
 		break;
 	}
-	return 0;
+	free(e);
+	return ret == -EIO ? 0 : ret; /* the check of the index has said so */
 }
 
 /* --- one chunk ---------------------------------------------------------------------------------------------------- */
@@ -145,7 +118,7 @@ static int check_data(struct reader *rd, const struct subject *s)
 	int ret = pipeline_verify_record(rd->verifier, s->p, s->sequence, s->record, &r, &e);
 
 	if (!ret)
-		ret = compare_owners(rd, s, &r);
+		ret = compare_extents(rd->ck, s, &r);
 	if (ret && ret != -ENOMEM) {
 		SCOPED_LOCK(&rd->ck->lock);
 		check_finding(rd->ck, CHECK_SPARE, "%s: it could not be found without the index", err_text(&e, ret));
@@ -284,7 +257,6 @@ static void reader_release(struct reader *rd)
 	free(rd->frames);
 	free(rd->record);
 	free(rd->plain);
-	free(rd->owner);
 }
 
 static unsigned threads(const struct check *ck)

@@ -70,34 +70,31 @@ static int file_add(struct damaged_file *f, uint64_t off, uint64_t len)
 	return 0;
 }
 
-struct damage {
-	struct check *ck;
-	uint32_t from, to;
-	bool used;
-};
-
-static int damage_owner(void *arg, const struct index_owner *o)
-{
-	struct damage *d = arg;
-	uint64_t from = d->from > o->chunk_off ? d->from - o->chunk_off : 0;
-	uint64_t to = d->to > o->chunk_off ? d->to - o->chunk_off : 0;
-	struct damaged_file *f;
-
-	to = to < o->len ? to : o->len;
-	if (from >= to)
-		return 0;
-	d->used = true;
-	int ret = file_get(d->ck, o->ino, &f);
-	return ret || !f ? ret : file_add(f, o->off + from, to - from);
-}
-
 int check_damage(struct check *ck, uint64_t chunk, uint32_t from, uint32_t to, bool *used)
 {
-	struct damage d = {ck, from, to, false};
-	int ret = index_chunk_owners(ck->index, chunk, damage_owner, &d);
+	struct index_owned_extent *e;
+	size_t n;
+	int ret = chunk_extents(ck->index, chunk, SIZE_MAX, &e, &n);
 
-	*used = d.used;
-	return ret == -EIO ? 0 : ret; /* the check of the index has said so */
+	if (ret == -EIO) /* the check of the index has said so */
+		ret = 0;
+	*used = false;
+	for (size_t i = 0; i < n && !ret; i++) {
+		const struct index_extent *x = &e[i].x;
+		uint64_t start = from > x->chunk_off ? from - x->chunk_off : 0;
+		uint64_t end = to > x->chunk_off ? to - x->chunk_off : 0;
+		struct damaged_file *f;
+
+		end = end < x->len ? end : x->len;
+		if (start >= end)
+			continue;
+		*used = true;
+		ret = file_get(ck, e[i].ino, &f);
+		if (!ret && f)
+			ret = file_add(f, x->off + start, end - start);
+	}
+	free(e);
+	return ret;
 }
 
 static int range_order(const void *a, const void *b)

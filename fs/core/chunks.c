@@ -441,3 +441,38 @@ void chunk_prefetch(struct core *c, uint64_t id, uint32_t pos, uint32_t len)
 	}
 	chunk_put(c, k);
 }
+
+static int by_pos(const void *a, const void *b)
+{
+	const struct index_owned_extent *x = a, *y = b;
+
+	if (x->x.chunk_off != y->x.chunk_off)
+		return x->x.chunk_off < y->x.chunk_off ? -1 : 1;
+	return 0;
+}
+
+int chunk_extents(struct index *ix, uint64_t id, size_t most, struct index_owned_extent **out, size_t *n)
+{
+	size_t room = 256, got = 0;
+	int ret = 0;
+
+	*out = NULL;
+	*n = 0;
+	do {
+		struct index_owned_extent *x = realloc(*out, room * sizeof(*x));
+		const struct index_owned_extent *last;
+
+		if (!x)
+			return -ENOMEM;
+		*out = x;
+		last = *n ? &x[*n - 1] : NULL;
+		ret =
+		    index_chunk_extents(ix, id, last ? last->ino : 0, last ? last->x.off : 0, x + *n, room - *n, &got);
+		*n += got;
+		if (*n < room)
+			break;
+		room *= 4;
+	} while (!ret && *n < most);
+	qsort(*out, *n, sizeof(**out), by_pos);
+	return ret;
+}

@@ -129,41 +129,6 @@ static int plan_region(struct copy *cp, uint64_t ino, const struct index_extent 
 
 /* --- the extents of a chunk --------------------------------------------------------------------------------------- */
 
-static int by_pos(const void *a, const void *b)
-{
-	const struct index_owned_extent *x = a, *y = b;
-
-	if (x->x.chunk_off != y->x.chunk_off)
-		return x->x.chunk_off < y->x.chunk_off ? -1 : 1;
-	return 0;
-}
-
-static int chunk_extents(struct core *c, uint64_t chunk, struct index_owned_extent **out, size_t *n)
-{
-	size_t room = 256, got = 0;
-	int ret = 0;
-
-	*out = NULL;
-	*n = 0;
-	do {
-		struct index_owned_extent *x = realloc(*out, room * sizeof(*x));
-		const struct index_owned_extent *last;
-
-		if (!x)
-			return -ENOMEM;
-		*out = x;
-		last = *n ? &x[*n - 1] : NULL;
-		ret = index_chunk_extents(c->index, chunk, last ? last->ino : 0, last ? last->x.off : 0, x + *n,
-		                          room - *n, &got);
-		*n += got;
-		if (*n < room)
-			break;
-		room *= 4;
-	} while (!ret && *n < EXTENTS_CHUNK);
-	qsort(*out, *n, sizeof(**out), by_pos);
-	return ret;
-}
-
 /* Adds what of the extents lies in [from, to) of the chunk. */
 static int add_clipped(struct copy *cp, const struct index_owned_extent *e, uint32_t from, uint32_t to)
 {
@@ -225,7 +190,7 @@ static int plan_chunk(struct copy *cp, struct compact_pass *pass, const struct i
 	struct index_owned_extent *e;
 	uint32_t stop = row->plain_len;
 	size_t n;
-	int ret = chunk_extents(cp->core, row->id, &e, &n);
+	int ret = chunk_extents(cp->core->index, row->id, EXTENTS_CHUNK, &e, &n);
 
 	if (!ret)
 		ret = plan_window(cp, pass, e, n, &stop);

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define LOAD_EXTENTS   128u
 #define BAD_READ_QUIET ((uint64_t)60 * 1000000000) /* ns */
@@ -14,13 +13,6 @@
 #define STREAM_STEPS   4096u /* pieces looked at for one chunk: a random writer has many and fills none */
 #define PREFETCH_JOB   ((uint32_t)256 << 10)
 #define RELATIME       ((int64_t)24 * 3600) /* seconds: a read makes an access time older than this new */
-
-struct core_file {
-	struct core *core;
-	struct node *node;
-	int flags;
-	bool writer;
-};
 
 /* --- the map ------------------------------------------------------------------------------------------------------ */
 
@@ -61,8 +53,7 @@ int data_load(struct core *c, struct node *n, uint64_t from)
 	return ret ? ret : load_hole(n, from, end);
 }
 
-/* The piece that holds off, which is below the file's size; loads it if need be. Under n->lock. */
-static int data_piece(struct core *c, struct node *n, uint64_t off, struct piece **out)
+int data_piece(struct core *c, struct node *n, uint64_t off, struct piece **out)
 {
 	struct piece *p = map_find(&n->map, off);
 	int ret;
@@ -508,102 +499,4 @@ ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
 	(void)metrics_lap(m, METRIC_READ_SECONDS, begin);
 	metrics_add(m, METRIC_READ_BYTES, ret < 0 ? 0 : (uint64_t)ret);
 	return ret;
-}
-
-int core_file_seek(struct core_file *f, uint64_t off, int whence, uint64_t *out)
-{
-	struct node *n = f->node;
-
-	SCOPED_LOCK(&n->lock);
-	if (whence != SEEK_DATA && whence != SEEK_HOLE)
-		return -EINVAL;
-	if (off >= n->attr.size)
-		return -ENXIO;
-	if (n->writers) {
-		*out = whence == SEEK_DATA ? off : n->attr.size;
-		return 0;
-	}
-	while (off < n->attr.size) {
-		struct piece *p;
-		int ret = data_piece(f->core, n, off, &p);
-
-		if (ret)
-			return ret;
-		if ((p->kind != PIECE_HOLE) == (whence == SEEK_DATA)) {
-			*out = off;
-			return 0;
-		}
-		off = p->off + p->len;
-	}
-	if (whence == SEEK_DATA)
-		return -ENXIO;
-	*out = n->attr.size;
-	return 0;
-}
-
-/* --- open files --------------------------------------------------------------------------------------------------- */
-
-int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **out)
-{
-	struct core_file *f = calloc(1, sizeof(*f));
-	int ret;
-
-	if (!f)
-		return -ENOMEM;
-	f->core = c;
-	f->flags = flags;
-	f->writer = (flags & O_ACCMODE) != O_RDONLY;
-	ret = f->writer || flags & O_TRUNC ? core_may_write(c) : 0;
-	if (!ret)
-		ret = node_get(c, ino, &f->node);
-	if (ret) {
-		free(f);
-		return ret;
-	}
-	{
-		struct node *n = f->node;
-
-		SCOPED_LOCK(&n->lock);
-		if (S_ISDIR(n->attr.mode) && (f->writer || flags & O_TRUNC))
-			ret = -EISDIR;
-		if (!ret && flags & O_TRUNC && n->attr.size) {
-			ret = data_truncate(c, n, 0);
-			if (!ret)
-				n->attr.mtime = n->attr.ctime = core_now(c);
-		}
-		if (!ret && flags & O_TRUNC)
-			ret = data_kill_priv(c, n, false);
-		if (!ret && f->writer)
-			n->writers++;
-	}
-	if (ret) {
-		node_put(c, f->node);
-		free(f);
-		return ret;
-	}
-	SCOPED_LOCK(&c->table_lock);
-	f->node->opens++;
-	*out = f;
-	return 0;
-}
-
-void core_file_close(struct core_file *f)
-{
-	struct core *c = f->core;
-	struct node *n = f->node;
-	bool last;
-
-	{
-		SCOPED_LOCK(&n->lock);
-		n->writers -= f->writer;
-		last = n->attr.nlink == 0;
-	}
-	{
-		SCOPED_LOCK(&c->table_lock);
-		n->opens--;
-	}
-	if (last)
-		node_reap_logged(c, n);
-	node_put(c, n);
-	free(f);
 }

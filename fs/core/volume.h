@@ -290,6 +290,9 @@ int chunk_copy(struct core *c, uint64_t id, uint32_t pos, uint32_t len, uint8_t 
 int frame_read(struct core *c, struct chunk *k, uint32_t frame, uint32_t count, void *out, struct err *e) MUST_CHECK;
 /* Decodes the frames that hold [pos, pos + len) into the cache, without waiting for those under way. */
 void chunk_prefetch(struct core *c, uint64_t id, uint32_t pos, uint32_t len);
+/* The extents that map bytes of a chunk, in the order of their places in it; none further once there are `most`. After
+ * a failure those that were read before. The caller frees *out. */
+int chunk_extents(struct index *ix, uint64_t id, size_t most, struct index_owned_extent **out, size_t *n) MUST_CHECK;
 
 /* --- cache.c: decoded frames -------------------------------------------------------------------------------------- */
 
@@ -425,6 +428,13 @@ void space_keep(struct core *c);
 
 /* --- data.c ------------------------------------------------------------------------------------------------------- */
 
+struct core_file {
+	struct core *core;
+	struct node *node;
+	int flags;
+	bool writer;
+};
+
 /* Cuts or extends the file to `size`. Under n->lock. */
 int data_truncate(struct core *c, struct node *n, uint64_t size) MUST_CHECK;
 /* After a write: clears set-id bits if asked to, and file capabilities always. Under n->lock. */
@@ -432,6 +442,8 @@ int data_kill_priv(struct core *c, struct node *n, bool suidgid) MUST_CHECK;
 /* Makes the map known from `from`, which no piece holds, up to the next piece or as many extents as one question to
  * the index yields. Under n->lock. */
 int data_load(struct core *c, struct node *n, uint64_t from) MUST_CHECK;
+/* The piece that holds off, which is below the file's size; loads it if need be. Under n->lock. */
+int data_piece(struct core *c, struct node *n, uint64_t off, struct piece **out) MUST_CHECK;
 
 /* --- acl.c -------------------------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,104 @@
+/* Open files. */
+#include "fs/core/volume.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **out)
+{
+	struct core_file *f = calloc(1, sizeof(*f));
+	int ret;
+
+	if (!f)
+		return -ENOMEM;
+	f->core = c;
+	f->flags = flags;
+	f->writer = (flags & O_ACCMODE) != O_RDONLY;
+	ret = f->writer || flags & O_TRUNC ? core_may_write(c) : 0;
+	if (!ret)
+		ret = node_get(c, ino, &f->node);
+	if (ret) {
+		free(f);
+		return ret;
+	}
+	{
+		struct node *n = f->node;
+
+		SCOPED_LOCK(&n->lock);
+		if (S_ISDIR(n->attr.mode) && (f->writer || flags & O_TRUNC))
+			ret = -EISDIR;
+		if (!ret && flags & O_TRUNC && n->attr.size) {
+			ret = data_truncate(c, n, 0);
+			if (!ret)
+				n->attr.mtime = n->attr.ctime = core_now(c);
+		}
+		if (!ret && flags & O_TRUNC)
+			ret = data_kill_priv(c, n, false);
+		if (!ret && f->writer)
+			n->writers++;
+	}
+	if (ret) {
+		node_put(c, f->node);
+		free(f);
+		return ret;
+	}
+	SCOPED_LOCK(&c->table_lock);
+	f->node->opens++;
+	*out = f;
+	return 0;
+}
+
+void core_file_close(struct core_file *f)
+{
+	struct core *c = f->core;
+	struct node *n = f->node;
+	bool last;
+
+	{
+		SCOPED_LOCK(&n->lock);
+		n->writers -= f->writer;
+		last = n->attr.nlink == 0;
+	}
+	{
+		SCOPED_LOCK(&c->table_lock);
+		n->opens--;
+	}
+	if (last)
+		node_reap_logged(c, n);
+	node_put(c, n);
+	free(f);
+}
+
+int core_file_seek(struct core_file *f, uint64_t off, int whence, uint64_t *out)
+{
+	struct node *n = f->node;
+
+	SCOPED_LOCK(&n->lock);
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	if (off >= n->attr.size)
+		return -ENXIO;
+	if (n->writers) {
+		*out = whence == SEEK_DATA ? off : n->attr.size;
+		return 0;
+	}
+	while (off < n->attr.size) {
+		struct piece *p;
+		int ret = data_piece(f->core, n, off, &p);
+
+		if (ret)
+			return ret;
+		if ((p->kind != PIECE_HOLE) == (whence == SEEK_DATA)) {
+			*out = off;
+			return 0;
+		}
+		off = p->off + p->len;
+	}
+	if (whence == SEEK_DATA)
+		return -ENXIO;
+	*out = n->attr.size;
+	return 0;
+}
