@@ -58,6 +58,16 @@ static int set_times(struct core *c, struct node *n, unsigned which, const struc
 	return 0;
 }
 
+/* Which set-id bits a change takes: none of a directory, where set-gid means something else. */
+static unsigned kill_of(unsigned which, uint32_t mode)
+{
+	unsigned kill = which & (CORE_KILL_SUIDGID | CORE_KILL_SGID);
+
+	if (S_ISDIR(mode))
+		return 0;
+	return which & (CORE_SET_UID | CORE_SET_GID) ? kill | CORE_KILL_SUIDGID : kill;
+}
+
 static int setattr_locked(struct core *c, struct node *n, unsigned which, const struct core_attr *in)
 {
 	struct index_inode *a = &n->attr;
@@ -74,9 +84,8 @@ static int setattr_locked(struct core *c, struct node *n, unsigned which, const 
 		if (!ret && !(which & (CORE_SET_MTIME | CORE_SET_MTIME_NOW)))
 			a->mtime = core_now(c);
 	}
-	if (!ret && which & (CORE_KILL_SUIDGID | CORE_SET_SIZE | CORE_SET_UID | CORE_SET_GID))
-		ret = data_kill_priv(c, n,
-		                     which & (CORE_KILL_SUIDGID | CORE_SET_UID | CORE_SET_GID) && !S_ISDIR(a->mode));
+	if (!ret && which & (CORE_KILL_SUIDGID | CORE_KILL_SGID | CORE_SET_SIZE | CORE_SET_UID | CORE_SET_GID))
+		ret = data_kill_priv(c, n, kill_of(which, a->mode));
 	if (!ret && which & CORE_SET_MODE) {
 		ret = chmod_acl(c, n, in->mode);
 		if (!ret)
@@ -112,20 +121,43 @@ int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core
 
 /* --- extended attributes ------------------------------------------------------------------------------------------ */
 
+static bool xattr_is_acl(const char *name)
+{
+	return !strcmp(name, ACL_ACCESS) || !strcmp(name, ACL_DEFAULT);
+}
+
+/* -EOPNOTSUPP: a namespace that there is not. */
+static int xattr_namespace_check(const char *name)
+{
+	static const char *const prefix[] = {"user.", "trusted.", "security."};
+
+	for (size_t i = 0; i < sizeof(prefix) / sizeof(prefix[0]); i++) {
+		size_t len = strlen(prefix[i]);
+
+		if (!strncmp(name, prefix[i], len))
+			return name[len] ? 0 : -EINVAL;
+	}
+	return xattr_is_acl(name) ? 0 : -EOPNOTSUPP;
+}
+
 static int xattr_name_check(const char *name)
 {
 	size_t len = strlen(name);
 
 	if (!len || len > INDEX_NAME_MAX)
 		return -ERANGE;
-	return strncmp(name, VIRTUAL, sizeof(VIRTUAL) - 1) != 0 || prefer_is_name(name) ? 0 : -EPERM;
+	if (!strncmp(name, VIRTUAL, sizeof(VIRTUAL) - 1) && !prefer_is_name(name))
+		return -EPERM;
+	return xattr_namespace_check(name);
 }
 
 int core_getxattr(struct core *c, uint64_t ino, const char *name, void *value, size_t *len)
 {
 	struct node *n;
-	int ret = node_get(c, ino, &n);
+	int ret = xattr_namespace_check(name);
 
+	if (!ret)
+		ret = node_get(c, ino, &n);
 	if (ret)
 		return ret;
 	{
@@ -140,13 +172,13 @@ int core_getxattr(struct core *c, uint64_t ino, const char *name, void *value, s
 }
 
 /* An access ACL sets the mode, and one that says no more than the mode is not kept. Under n->lock. */
-static int set_access_acl(struct node *n, const void *value, size_t len, bool *trivial)
+static int set_access_acl(struct node *n, const void *value, size_t len, bool kill_sgid, bool *trivial)
 {
 	uint32_t mode = n->attr.mode;
 	int ret = acl_to_mode(value, len, &mode, trivial);
 
 	if (!ret)
-		n->attr.mode = mode;
+		n->attr.mode = kill_sgid ? mode & ~(uint32_t)S_ISGID : mode;
 	return ret;
 }
 
@@ -178,7 +210,8 @@ static int setxattr_locked(struct core *c, struct node *n, const char *name, con
 	if (!ret && !strcmp(name, ACL_DEFAULT)) {
 		ret = S_ISDIR(n->attr.mode) ? acl_check(value, len) : -EACCES;
 	} else if (!ret && !strcmp(name, ACL_ACCESS)) {
-		ret = S_ISLNK(n->attr.mode) ? -EOPNOTSUPP : set_access_acl(n, value, len, &trivial);
+		ret = S_ISLNK(n->attr.mode) ? -EOPNOTSUPP
+		                            : set_access_acl(n, value, len, flags & CORE_XATTR_KILL_SGID, &trivial);
 	}
 	if (ret)
 		return ret;
@@ -246,7 +279,8 @@ int core_removexattr(struct core *c, uint64_t ino, const char *name)
 	if (ret)
 		return ret;
 	space_pause(c);
-	return xattr_change(c, ino, name, NULL, 0, 0);
+	ret = xattr_change(c, ino, name, NULL, 0, 0);
+	return ret == -ENODATA && xattr_is_acl(name) ? 0 : ret; /* an ACL that is not there may be removed */
 }
 
 int core_listxattr(struct core *c, uint64_t ino, char *names, size_t *len)

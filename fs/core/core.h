@@ -104,7 +104,8 @@ enum {
 	CORE_SET_CTIME = 64,
 	CORE_SET_ATIME_NOW = 128,
 	CORE_SET_MTIME_NOW = 256,
-	CORE_KILL_SUIDGID = 512 /* clear suid, and sgid where it means set-id (a change of owner always does) */
+	CORE_KILL_SUIDGID = 512, /* clear suid, and sgid where the group may execute (a change of owner always does) */
+	CORE_KILL_SGID = 1024    /* sgid in any case */
 };
 /* Sets what `which` names from *in; *out is the result. */
 int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core_attr *in,
@@ -126,6 +127,10 @@ int core_rmdir(struct core *c, uint64_t parent, const char *name) MUST_CHECK;
 /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE; -EINVAL for others. */
 int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
                 unsigned flags) MUST_CHECK;
+/* The same, and the old name becomes a character device 0/0 of cred's, as union filesystems want it. flags:
+ * RENAME_NOREPLACE. */
+int core_rename_whiteout(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name,
+                         uint64_t new_parent, const char *new_name, unsigned flags) MUST_CHECK;
 
 /* --- directories -------------------------------------------------------------------------------------------------- */
 
@@ -157,7 +162,8 @@ ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
 
 enum {
 	CORE_WRITE_CACHED = 1,       /* from the kernel's cache: times are not set, SETATTR does */
-	CORE_WRITE_KILL_SUIDGID = 2, /* clear set-id bits */
+	CORE_WRITE_KILL_SUIDGID = 2, /* as CORE_KILL_SUIDGID */
+	CORE_WRITE_KILL_SGID = 8,    /* as CORE_KILL_SGID */
 	CORE_WRITE_APPEND = 4        /* at the end of the file, whatever off says */
 };
 /* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. */
@@ -174,7 +180,9 @@ int core_sync(struct core *c) MUST_CHECK;
 
 /* --- extended attributes ------------------------------------------------------------------------------------------ */
 
-/* get and list: *len is the room in, 0 to ask, and the length out. flags of set: XATTR_CREATE, XATTR_REPLACE.
+#define CORE_XATTR_KILL_SGID (1 << 30) /* an access ACL that is set clears set-gid */
+/* get and list: *len is the room in, 0 to ask, and the length out. flags of set: XATTR_CREATE, XATTR_REPLACE,
+ * CORE_XATTR_KILL_SGID. -EOPNOTSUPP for other namespaces than user, trusted, security and ACLs.
  * Setting system.posix_acl_access brings the mode in line. Of user.apfs.*, compression and priority can be set, to
  * values that mean something, see docs/ARCHITECTURE.md. */
 int core_getxattr(struct core *c, uint64_t ino, const char *name, void *value, size_t *len) MUST_CHECK;

@@ -12,7 +12,6 @@
 #define READ_RETRIES   8                           /* reads that met an extent which moved meanwhile */
 #define STREAM_STEPS   4096u /* pieces looked at for one chunk: a random writer has many and fills none */
 #define PREFETCH_JOB   ((uint32_t)256 << 10)
-#define RELATIME       ((int64_t)24 * 3600) /* seconds: a read makes an access time older than this new */
 
 /* --- the map ------------------------------------------------------------------------------------------------------ */
 
@@ -174,21 +173,19 @@ static int write_locked(struct core *c, struct node *n, const uint8_t *src, size
 	return ret == -ENOMEM ? -EAGAIN : ret;
 }
 
-static void clear_suid(struct node *n)
+static void clear_setid(struct node *n, unsigned kill)
 {
-	uint32_t mode = n->attr.mode & ~(uint32_t)S_ISUID;
-
-	if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
-		mode &= ~(uint32_t)S_ISGID;
-	n->attr.mode = mode;
+	if (kill & CORE_KILL_SUIDGID)
+		n->attr.mode &= ~(uint32_t)S_ISUID;
+	if (kill & CORE_KILL_SGID || (kill & CORE_KILL_SUIDGID && n->attr.mode & S_IXGRP))
+		n->attr.mode &= ~(uint32_t)S_ISGID;
 }
 
-int data_kill_priv(struct core *c, struct node *n, bool suidgid)
+int data_kill_priv(struct core *c, struct node *n, unsigned kill)
 {
 	int ret;
 
-	if (suidgid)
-		clear_suid(n);
+	clear_setid(n, kill);
 	if (!(n->attr.flags & NODE_CAPABILITY))
 		return 0;
 	ret = index_xattr_remove(c->index, n->ino, "security.capability");
@@ -213,6 +210,8 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 	struct node *n = f->node;
 	const uint8_t *src = buf;
 	size_t claimed = len;
+	unsigned kill = (flags & CORE_WRITE_KILL_SUIDGID ? (unsigned)CORE_KILL_SUIDGID : 0) |
+	                (flags & CORE_WRITE_KILL_SGID ? (unsigned)CORE_KILL_SGID : 0);
 	bool stream;
 	int ret = core_may_write(c);
 
@@ -232,7 +231,7 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 			if (off >= CORE_SIZE_MAX || len > CORE_SIZE_MAX - off)
 				ret = -EFBIG;
 			if (!ret)
-				ret = data_kill_priv(c, n, flags & CORE_WRITE_KILL_SUIDGID);
+				ret = data_kill_priv(c, n, kill);
 			if (!ret)
 				ret = write_locked(c, n, src, len, off, &done);
 			if (ret == -EFBIG)
@@ -387,24 +386,6 @@ static void prefetch(struct core *c, struct node *n, uint64_t off)
 	free(pf);
 }
 
-/* Under n->lock: relatime, as the kernel does it for other filesystems. */
-static void touch_atime(struct core *c, struct node *n)
-{
-	struct index_inode *a = &n->attr;
-	struct clock_time now;
-
-	if (c->opt.read_only || c->opt.noatime)
-		return;
-	if ((a->atime.sec > a->mtime.sec || (a->atime.sec == a->mtime.sec && a->atime.nsec >= a->mtime.nsec)) &&
-	    (a->atime.sec > a->ctime.sec || (a->atime.sec == a->ctime.sec && a->atime.nsec >= a->ctime.nsec))) {
-		now = core_now(c);
-		if (now.sec - a->atime.sec < RELATIME)
-			return;
-	}
-	a->atime = core_now(c);
-	node_touch(c, n);
-}
-
 /* One line a chunk and file in a minute: whoever reads it tries again, page by page. */
 static void read_failed(struct core *c, const struct node *n, const struct read_run *run, const char *why)
 {
@@ -467,7 +448,7 @@ static ssize_t file_read(struct core_file *f, void *buf, size_t len, uint64_t of
 				if (n->streak >= 2 && len < PREFETCH_JOB &&
 				    off / PREFETCH_JOB != (off + len) / PREFETCH_JOB)
 					ahead = (off + len) / PREFETCH_JOB * PREFETCH_JOB + PREFETCH_JOB;
-				touch_atime(c, n);
+				node_accessed(c, n);
 			}
 			if (pos > end)
 				break; /* truncated while we were reading */

@@ -49,6 +49,22 @@ static int entry_get(struct core *c, uint64_t ino, struct core_attr *out)
 	return 0;
 }
 
+/* Something was read that is no file's data. */
+static int accessed(struct core *c, uint64_t ino)
+{
+	struct node *n;
+	int ret = node_get(c, ino, &n);
+
+	if (ret)
+		return ret;
+	{
+		SCOPED_LOCK(&n->lock);
+		node_accessed(c, n);
+	}
+	node_put(c, n);
+	return 0;
+}
+
 int dir_parent(struct core *c, uint64_t ino, uint64_t *parent)
 {
 	struct node *n;
@@ -271,7 +287,7 @@ int core_readlink(struct core *c, uint64_t ino, char *buf, size_t size)
 	if (ret)
 		return ret == -ENOENT ? -EINVAL : ret;
 	buf[len] = 0;
-	return 0;
+	return accessed(c, ino);
 }
 
 int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struct core_attr *out)
@@ -475,8 +491,10 @@ static int list_dots(struct core *c, uint64_t ino, uint64_t *off, bool with_attr
 int core_readdir(struct core *c, uint64_t ino, uint64_t off, bool with_attr, core_entry_fn fn, void *arg)
 {
 	struct listing l;
-	int ret = list_dots(c, ino, &off, with_attr, fn, arg);
+	int ret = off ? 0 : accessed(c, ino);
 
+	if (!ret)
+		ret = list_dots(c, ino, &off, with_attr, fn, arg);
 	if (ret)
 		return ret < 0 ? ret : 0;
 	l.e = malloc(LIST_BATCH * sizeof(*l.e));

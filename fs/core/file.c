@@ -30,13 +30,13 @@ int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **o
 		SCOPED_LOCK(&n->lock);
 		if (S_ISDIR(n->attr.mode) && (f->writer || flags & O_TRUNC))
 			ret = -EISDIR;
-		if (!ret && flags & O_TRUNC && n->attr.size) {
+		if (!ret && flags & O_TRUNC) {
 			ret = data_truncate(c, n, 0);
 			if (!ret)
 				n->attr.mtime = n->attr.ctime = core_now(c);
 		}
 		if (!ret && flags & O_TRUNC)
-			ret = data_kill_priv(c, n, false);
+			ret = data_kill_priv(c, n, 0);
 		if (!ret && f->writer)
 			n->writers++;
 	}

@@ -6,8 +6,9 @@
 #include <sys/stat.h>
 
 #define NODES_IDLE_MAX  8192u
-#define LOOKUP_PAGE     512u /* inode numbers a page: consecutive ones, which are listed together */
-#define DIR_ENTRY_BYTES 32u  /* what st_size counts for each entry of a directory */
+#define LOOKUP_PAGE     512u                 /* inode numbers a page: consecutive ones, which are listed together */
+#define RELATIME        ((int64_t)24 * 3600) /* seconds: a read makes an access time older than this new */
+#define DIR_ENTRY_BYTES 32u                  /* what st_size counts for each entry of a directory */
 
 /* Counts of the kernel's references, apart from nodes: a million listed inodes cost 4 MB here. */
 struct lookup_page {
@@ -363,6 +364,25 @@ void node_touch(struct core *c, struct node *n)
 {
 	n->attr_dirty = true;
 	node_dirty(c, n);
+}
+
+static bool time_before(struct clock_time a, struct clock_time b)
+{
+	return a.sec < b.sec || (a.sec == b.sec && a.nsec < b.nsec);
+}
+
+void node_accessed(struct core *c, struct node *n)
+{
+	struct index_inode *a = &n->attr;
+	struct clock_time now;
+
+	if (c->opt.read_only || c->opt.noatime)
+		return;
+	now = core_now(c);
+	if (!time_before(a->atime, a->mtime) && !time_before(a->atime, a->ctime) && now.sec - a->atime.sec < RELATIME)
+		return;
+	a->atime = now;
+	node_touch(c, n);
 }
 
 struct clock_time core_now(const struct core *c)

@@ -12,6 +12,7 @@ struct rename {
 	size_t from_len, to_len;
 	uint8_t from_type, to_type; /* DT_* */
 	bool from_is_dir, to_is_dir;
+	const struct core_cred *whiteout; /* whose device 0/0 takes the old name; NULL: none does */
 };
 
 /* Is `ino` the directory `dir` or below it? */
@@ -93,6 +94,40 @@ static int rename_exchange(struct core *c, const struct rename *r)
 	return 0;
 }
 
+/* The old name goes, or comes to mean a whiteout. */
+static int leave_name(struct core *c, const struct rename *r)
+{
+	struct node *n = NULL;
+
+	if (!r->whiteout)
+		return index_dirent_remove(c->index, r->from_dir->ino, r->from_name, r->from_len);
+	struct index_inode a = {.ino = atomic_fetch_add(&c->next_ino, 1),
+	                        .generation = 1,
+	                        .mode = S_IFCHR,
+	                        .nlink = 1,
+	                        .uid = r->whiteout->uid,
+	                        .gid = r->whiteout->gid,
+	                        .parent = r->from_dir->ino};
+	{
+		SCOPED_LOCK(&r->from_dir->lock);
+		if (r->from_dir->attr.mode & S_ISGID)
+			a.gid = r->from_dir->attr.gid;
+	}
+	a.btime = a.atime = a.mtime = a.ctime = core_now(c);
+	int ret = node_create(c, &a, &n);
+	if (ret)
+		return ret;
+	ret = index_dirent_set(c->index, r->from_dir->ino, r->from_name, r->from_len, a.ino, DT_CHR);
+	{
+		SCOPED_LOCK(&n->lock);
+		n->gone = ret != 0;
+		if (!ret)
+			node_touch(c, n);
+	}
+	node_put(c, n);
+	return ret;
+}
+
 /* The new name keeps its cookie when it replaces: a reader of the directory sees it once. */
 static int rename_move(struct core *c, const struct rename *r)
 {
@@ -103,7 +138,7 @@ static int rename_move(struct core *c, const struct rename *r)
 	else
 		ret = dir_add(c, r->to_dir->ino, r->to_name, r->to_len, r->from->ino, DTTOIF(r->from_type));
 	if (!ret)
-		ret = index_dirent_remove(c->index, r->from_dir->ino, r->from_name, r->from_len);
+		ret = leave_name(c, r);
 	if (ret) {
 		if (r->to)
 			return core_stop(c, ret, NULL, "replacing a name");
@@ -111,7 +146,7 @@ static int rename_move(struct core *c, const struct rename *r)
 		return ret;
 	}
 	moved(c, r->from, r->to_dir);
-	dir_changed(c, r->from_dir, -1, r->from_is_dir ? -1 : 0);
+	dir_changed(c, r->from_dir, r->whiteout ? 0 : -1, r->from_is_dir ? -1 : 0);
 	dir_changed(c, r->to_dir, r->to ? 0 : 1, (r->from_is_dir ? 1 : 0) - (r->to_is_dir ? 1 : 0));
 	if (!r->to)
 		return 0;
@@ -141,23 +176,23 @@ static int rename_find(struct core *c, struct rename *r)
 	return node_get(c, d.ino, &r->to);
 }
 
-/* Only a name that there is not yet needs space. */
-static int rename_space(struct core *c, uint64_t parent, const char *name, size_t len)
+/* Only a name that there is not yet, or a new inode, needs space. */
+static int rename_space(struct core *c, const struct rename *r, uint64_t new_parent)
 {
 	struct index_dirent d;
 
 	if (space_plenty(c))
 		return 0;
-	if (index_dirent_get(c->index, parent, name, len, &d) == -ENOENT)
+	if (r->whiteout || index_dirent_get(c->index, new_parent, r->to_name, r->to_len, &d) == -ENOENT)
 		return space_for_name(c, 0);
 	space_pause(c);
 	return 0;
 }
 
-int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-                unsigned flags)
+static int rename_names(struct core *c, const struct core_cred *whiteout, uint64_t parent, const char *name,
+                        uint64_t new_parent, const char *new_name, unsigned flags)
 {
-	struct rename r = {.from_name = name, .to_name = new_name};
+	struct rename r = {.from_name = name, .to_name = new_name, .whiteout = whiteout};
 	int ret = name_check(name, &r.from_len);
 
 	if (!ret)
@@ -166,7 +201,7 @@ int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_
 		return ret;
 	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return -EINVAL;
-	ret = rename_space(c, new_parent, new_name, r.to_len);
+	ret = rename_space(c, &r, new_parent);
 	if (ret)
 		return ret;
 	SCOPED_LOCK(&c->ns);
@@ -189,4 +224,16 @@ int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_
 	if (r.from_dir)
 		node_put(c, r.from_dir);
 	return ret;
+}
+
+int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
+                unsigned flags)
+{
+	return rename_names(c, NULL, parent, name, new_parent, new_name, flags);
+}
+
+int core_rename_whiteout(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name,
+                         uint64_t new_parent, const char *new_name, unsigned flags)
+{
+	return flags & RENAME_EXCHANGE ? -EINVAL : rename_names(c, cred, parent, name, new_parent, new_name, flags);
 }

@@ -219,6 +219,8 @@ uint32_t lookup_sub(struct core *c, uint64_t ino, uint64_t count);
 void node_attr(const struct node *n, struct core_attr *out);
 /* Called when nlink becomes 0: keeps the node in memory until node_reap. Under n->lock. */
 void node_orphan(struct core *c, struct node *n);
+/* The access time of something that is read, as relatime has it. Under n->lock. */
+void node_accessed(struct core *c, struct node *n);
 /* Marks the attributes changed. Under n->lock. */
 void node_touch(struct core *c, struct node *n);
 
@@ -437,8 +439,8 @@ struct core_file {
 
 /* Cuts or extends the file to `size`. Under n->lock. */
 int data_truncate(struct core *c, struct node *n, uint64_t size) MUST_CHECK;
-/* After a write: clears set-id bits if asked to, and file capabilities always. Under n->lock. */
-int data_kill_priv(struct core *c, struct node *n, bool suidgid) MUST_CHECK;
+/* After a write: clears the set-id bits that `kill` (CORE_KILL_*) says, and file capabilities always. Under n->lock. */
+int data_kill_priv(struct core *c, struct node *n, unsigned kill) MUST_CHECK;
 /* Makes the map known from `from`, which no piece holds, up to the next piece or as many extents as one question to
  * the index yields. Under n->lock. */
 int data_load(struct core *c, struct node *n, uint64_t from) MUST_CHECK;

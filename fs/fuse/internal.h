@@ -90,6 +90,12 @@ void serve_drain(struct session *s, unsigned seconds);
 /* SESSION_MAX_WRITE bytes for the answer to the request that the calling thread works on. */
 void *serve_reply_buffer(void);
 
+/* --- caller.c: what /proc says of who asks; a process that is gone may nothing --- */
+bool caller_is_capable(fuse_req_t req, unsigned capability);
+/* The file is set-gid, its group may not execute it, and the caller is not of the group: for such callers as must lose
+ * set-id bits, that one too. */
+bool caller_is_outside(fuse_req_t req, fuse_ino_t ino);
+
 /* --- ops_*.c: one function a request --- */
 static inline struct session *op_session(fuse_req_t req)
 {

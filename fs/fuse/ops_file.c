@@ -56,11 +56,12 @@ static int open_flags(int flags)
 	return mode | (flags & O_TRUNC);
 }
 
-static int kill_suidgid(struct core *core, uint64_t ino)
+static int kill_suidgid(fuse_req_t req, uint64_t ino)
 {
 	struct core_attr none = {0}, out;
+	unsigned which = CORE_KILL_SUIDGID | (caller_is_outside(req, ino) ? CORE_KILL_SGID : 0);
 
-	return core_setattr(core, ino, CORE_KILL_SUIDGID, &none, &out);
+	return core_setattr(op_core(req), ino, which, &none, &out);
 }
 
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
@@ -100,7 +101,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	int ret = handle_open(s, ino, open_flags(fi->flags), &h);
 	if (ret == 0 && (fi->flags & WIRE_KILL_SUIDGID)) {
-		ret = kill_suidgid(s->core, ino);
+		ret = kill_suidgid(req, ino);
 		if (ret)
 			handle_close(s, h);
 	}
@@ -135,12 +136,11 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	unsigned flags = 0;
-	(void)ino;
 
 	if (fi->writepage)
 		flags |= CORE_WRITE_CACHED;
 	if (fi->flags & WIRE_KILL_SUIDGID)
-		flags |= CORE_WRITE_KILL_SUIDGID;
+		flags |= CORE_WRITE_KILL_SUIDGID | (caller_is_outside(req, ino) ? CORE_WRITE_KILL_SGID : 0);
 	int ret = core_file_write(file_of(fi), buf, size, (uint64_t)off, flags);
 	if (ret)
 		op_reply(req, ret);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,6 +135,8 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	if ((attr->st_mode & WIRE_KILL_SUIDGID) ||
 	    ((which & (CORE_SET_UID | CORE_SET_GID)) && !(which & CORE_SET_MODE)))
 		which |= CORE_KILL_SUIDGID;
+	if ((which & CORE_KILL_SUIDGID) && fuse_req_ctx(req)->uid != 0 && caller_is_outside(req, ino))
+		which |= CORE_KILL_SGID;
 	int ret = core_setattr(op_core(req), ino, which, &in, &out);
 	reply_attr(req, ret, &out);
 }
@@ -226,8 +229,6 @@ static void reply_compact(fuse_req_t req, size_t size)
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-	struct core *core = op_core(req);
-
 	if (strcmp(name, SESSION_XATTR_COMPACT) == 0) {
 		op_reply(req, compact_set(req, value, size));
 		return;
@@ -236,17 +237,10 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 		(void)fuse_reply_err(req, EPERM);
 		return;
 	}
-	int ret = core_setxattr(core, ino, name, value, size, flags & (XATTR_CREATE | XATTR_REPLACE));
-	if (ret == 0 && (flags & WIRE_KILL_SGID)) {
-		struct core_attr a;
-
-		ret = core_getattr(core, ino, &a);
-		if (ret == 0 && S_ISREG(a.mode) && (a.mode & S_ISGID)) {
-			a.mode &= ~(uint32_t)S_ISGID;
-			ret = core_setattr(core, ino, CORE_SET_MODE, &a, &a);
-		}
-	}
-	op_reply(req, ret);
+	int set = flags & (XATTR_CREATE | XATTR_REPLACE);
+	if (flags & WIRE_KILL_SGID)
+		set |= CORE_XATTR_KILL_SGID;
+	op_reply(req, core_setxattr(op_core(req), ino, name, value, size, set));
 }
 
 void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
@@ -290,16 +284,41 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 		reply_bytes(req, buf, len, size);
 }
 
+static bool name_is_trusted(const char *name)
+{
+	return strncmp(name, "trusted.", 8) == 0;
+}
+
+/* The names in trusted. are listed for those who may read them; the kernel checks every other use. */
+static size_t list_filter(fuse_req_t req, char *buf, size_t len)
+{
+	size_t kept = 0;
+	bool asked = false, may = false;
+
+	for (size_t at = 0, n; at < len; at += n) {
+		n = strlen(buf + at) + 1;
+		if (name_is_trusted(buf + at) && !asked) {
+			asked = true;
+			may = caller_is_capable(req, CAP_SYS_ADMIN);
+		}
+		if (name_is_trusted(buf + at) && !may)
+			continue;
+		memmove(buf + kept, buf + at, n);
+		kept += n;
+	}
+	return kept;
+}
+
 void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	char *buf = serve_reply_buffer();
-	size_t len = size > SESSION_MAX_WRITE ? SESSION_MAX_WRITE : size;
+	size_t len = SESSION_MAX_WRITE;
 
 	int ret = core_listxattr(op_core(req), ino, buf, &len);
 	if (ret)
 		op_reply(req, ret);
 	else
-		reply_bytes(req, buf, len, size);
+		reply_bytes(req, buf, list_filter(req, buf, len), size);
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)

@@ -2,6 +2,7 @@
 #include "fs/fuse/internal.h"
 
 #include <errno.h>
+#include <linux/fs.h>
 #include <sys/stat.h>
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -87,5 +88,12 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
                unsigned int flags)
 {
-	op_reply(req, core_rename(op_core(req), parent, name, newparent, newname, flags));
+	struct core *core = op_core(req);
+	struct core_cred cred = op_cred(req);
+
+	const unsigned whiteout = RENAME_WHITEOUT;
+
+	op_reply(req, flags & whiteout
+	                  ? core_rename_whiteout(core, &cred, parent, name, newparent, newname, flags & ~whiteout)
+	                  : core_rename(core, parent, name, newparent, newname, flags));
 }

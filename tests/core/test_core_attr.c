@@ -122,6 +122,9 @@ static void test_setid_cleared(void **state)
 	arm(f, file, 06744); /* sgid without group execute is no set-id */
 	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_WRITE_KILL_SUIDGID), 0);
 	assert_disarmed(f, file, 02744);
+	arm(f, file, 06744); /* but it goes when somebody outside of the group writes */
+	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_WRITE_KILL_SUIDGID | CORE_WRITE_KILL_SGID), 0);
+	assert_disarmed(f, file, 0744);
 	(void)set(f, file, CORE_SET_MODE, (struct core_attr){.mode = S_IFREG | 06755});
 	assert_int_equal(core_file_write(h, "y", 1, 0, CORE_WRITE_CACHED), 0);
 	assert_int_equal(attr_of(f, file).mode, S_IFREG | 06755);
@@ -240,7 +243,17 @@ static void test_xattr_errors(void **state)
 	uint64_t file = make(f, CORE_ROOT, "f", S_IFREG | 0644);
 	char buf[16];
 	size_t len = sizeof(buf);
+	static const struct {
+		const char *name;
+		int ret;
+	} names[] = {{"foo.bar", -EOPNOTSUPP}, {"user", -EOPNOTSUPP},  {"system.other", -EOPNOTSUPP},
+	             {"user.", -EINVAL},       {"security.", -EINVAL}, {"trusted.", -EINVAL}};
 
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		assert_int_equal(core_setxattr(f->core, file, names[i].name, "1", 1, 0), names[i].ret);
+		assert_int_equal(core_getxattr(f->core, file, names[i].name, buf, &len), names[i].ret);
+		assert_int_equal(core_removexattr(f->core, file, names[i].name), names[i].ret);
+	}
 	assert_int_equal(core_getxattr(f->core, file, "user.none", buf, &len), -ENODATA);
 	assert_int_equal(core_removexattr(f->core, file, "user.none"), -ENODATA);
 	assert_int_equal(core_setxattr(f->core, file, "user.a", "1", 1, XATTR_REPLACE), -ENODATA);
@@ -362,6 +375,7 @@ static void test_acl_and_mode(void **state)
 	const struct acl acl = ACL(6, 1000, 7, 4, 5, 1), after = ACL(7, 1000, 7, 4, 2, 4);
 	struct fixture *f = *state;
 	uint64_t file = make(f, CORE_ROOT, "f", S_IFREG | 0600);
+	uint8_t buf[256];
 
 	assert_no_acl(f, file, ACCESS_ACL);
 	acl_set(f, file, ACCESS_ACL, &acl);
@@ -374,6 +388,11 @@ static void test_acl_and_mode(void **state)
 	assert_acl(f, file, ACCESS_ACL, &after);
 	assert_int_equal(core_removexattr(f->core, file, ACCESS_ACL), 0);
 	assert_no_acl(f, file, ACCESS_ACL);
+	assert_int_equal(core_removexattr(f->core, file, ACCESS_ACL), 0);
+	/* set by somebody outside of the group */
+	(void)set(f, file, CORE_SET_MODE, (struct core_attr){.mode = S_IFREG | 06755});
+	assert_int_equal(core_setxattr(f->core, file, ACCESS_ACL, buf, acl_encode(&acl, buf), CORE_XATTR_KILL_SGID), 0);
+	assert_int_equal(attr_of(f, file).mode, S_IFREG | S_ISUID | 0651);
 }
 
 static void test_acl_inheritance(void **state)

@@ -71,6 +71,41 @@ static void test_rename_errors(void **state)
 	assert_int_equal(core_rename(f->core, CORE_ROOT, "file", CORE_ROOT, "file", 0), 0);
 }
 
+static void test_whiteouts(void **state)
+{
+	struct fixture *f = *state;
+	const struct core_cred cred = {.uid = 7, .gid = 8};
+	uint64_t a = make(f, CORE_ROOT, "a", S_IFDIR | 0755), file = make(f, a, "file", S_IFREG | 0600);
+	uint64_t dir = make(f, a, "dir", S_IFDIR | 0755), b = make(f, CORE_ROOT, "b", S_IFDIR | 02755);
+	struct core_attr out;
+
+	assert_int_equal(core_rename_whiteout(f->core, &cred, a, "file", b, "moved", RENAME_EXCHANGE), -EINVAL);
+	assert_int_equal(core_rename_whiteout(f->core, &cred, a, "none", b, "moved", 0), -ENOENT);
+	assert_int_equal(core_rename_whiteout(f->core, &cred, a, "file", b, "moved", RENAME_NOREPLACE), 0);
+	assert_int_equal(core_rename_whiteout(f->core, &cred, a, "dir", b, "dir", 0), 0);
+	for (int round = 0; round < 2; round++) {
+		out = attr_of(f, find(f, a, "file"));
+		assert_int_equal(out.mode, S_IFCHR);
+		assert_int_equal(out.rdev, 0);
+		assert_int_equal(out.nlink, 1);
+		assert_int_equal(out.uid, 7);
+		assert_int_equal(out.gid, 8);
+		assert_int_equal(find(f, b, "moved"), file);
+		assert_int_equal(find(f, b, "dir"), dir);
+		assert_int_equal(attr_of(f, a).nlink, 2);
+		assert_int_equal(attr_of(f, b).nlink, 3);
+		assert_int_equal(core_rmdir(f->core, CORE_ROOT, "a"), -ENOTEMPTY);
+		fixture_remount(f);
+		a = find(f, CORE_ROOT, "a");
+		b = find(f, CORE_ROOT, "b");
+	}
+	/* over another; the group of a set-gid directory */
+	assert_int_equal(core_rename_whiteout(f->core, &cred, b, "moved", a, "file", 0), 0);
+	assert_int_equal(find(f, a, "file"), file);
+	assert_int_equal(attr_of(f, find(f, b, "moved")).gid, 0);
+	assert_int_equal(core_unlink(f->core, b, "moved"), 0);
+}
+
 static void test_rename_moves(void **state)
 {
 	struct fixture *f = *state;
@@ -304,6 +339,7 @@ int main(void)
 	    TEST(test_errors),
 	    TEST(test_rename_errors),
 	    TEST(test_rename_moves),
+	    TEST(test_whiteouts),
 	    TEST(test_link_counts),
 	    TEST(test_odd_names),
 	    TEST(test_symlink),
