@@ -38,7 +38,12 @@ int mounted_sync(const struct mounted *m, struct err *e)
 {
 	/* What the kernel holds of open files goes to the mount's process first; fsync of the root then waits for it
 	 * to arrive and to be durable. */
-	int code = syncfs(m->dir) < 0 ? errno : 0;
+	int code;
+
+	/* A program that was killed while the kernel sent the times of its file leaves EINTR to whoever comes next. */
+	do
+		code = syncfs(m->dir) < 0 ? errno : 0;
+	while (code == EINTR);
 
 	/* An error that the kernel remembers (a full disk, a while ago) does not spare the commit. */
 	if (fsync(m->dir) < 0 && !code)

@@ -36,15 +36,19 @@ static void *closing_main(void *arg)
 	struct closing *c = arg;
 	struct session *s = c->s;
 	uint64_t one = 1;
+	int ret;
 
 	int fd = open(s->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0) {
-		if (syncfs(fd) < 0)
+		do
+			ret = syncfs(fd);
+		while (ret < 0 && errno == EINTR); /* as in mounted_sync */
+		if (ret < 0)
 			log_warn("writing back the kernel's cache: %s", strerror(errno));
 		(void)close(fd);
 	}
 	serve_drain(s, DRAIN_SECONDS);
-	int ret = mountinfo_unmount(s->mountpoint, false);
+	ret = mountinfo_unmount(s->mountpoint, false);
 	if (ret && ret != -EBUSY && ret != -EINVAL)
 		log_warn("unmounting: %s", strerror(-ret));
 	atomic_store(&c->busy, ret && ret != -EINVAL);
