@@ -118,6 +118,25 @@ int index_dirent_set(struct index *ix, uint64_t parent, const char *name, size_t
 	return dirent_change(ix, st);
 }
 
+int index_dirent_rename(struct index *ix, uint64_t parent, const char *name, size_t len, const char *new_name,
+                        size_t new_len)
+{
+	SCOPED_LOCK(&ix->lock);
+	int ret = write_begin(ix);
+
+	if (!ret)
+		ret = check_name(len);
+	if (!ret)
+		ret = check_name(new_len);
+	if (ret)
+		return ret;
+	sqlite3_stmt *st = stmt_get(ix, STMT_DIRENT_RENAME);
+	stmt_bind(st, 1, parent);
+	stmt_bind_blob(st, 2, name, len);
+	stmt_bind_blob(st, 3, new_name, new_len);
+	return dirent_change(ix, st);
+}
+
 int index_dirent_list(struct index *ix, uint64_t parent, uint64_t after, bool want_inodes, index_dirent_fn fn,
                       void *arg)
 {

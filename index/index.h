@@ -171,6 +171,10 @@ int index_dirent_remove(struct index *ix, uint64_t parent, const char *name, siz
 int index_dirent_set(struct index *ix, uint64_t parent, const char *name, size_t len, uint64_t ino,
                      uint8_t type) MUST_CHECK;
 
+/* Changes a name, which keeps its cookie. -ENOENT, -EEXIST */
+int index_dirent_rename(struct index *ix, uint64_t parent, const char *name, size_t len, const char *new_name,
+                        size_t new_len) MUST_CHECK;
+
 /* Calls fn for the entries of parent with a cookie above `after`, in order of cookies, until there are no more or fn
  * returns non-zero (which is not an error). inode is the entry's row, or NULL where want_inodes is false or the row
  * is not written yet. fn runs under the index's mutex and must not call the index. */

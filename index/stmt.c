@@ -35,6 +35,7 @@ static const char *const sql[STMT_COUNT] = {
     [STMT_DIRENT_GET] = "SELECT name, ino, cookie, type FROM dirent WHERE parent = ?1 AND name = ?2",
     [STMT_DIRENT_ADD] = "INSERT INTO dirent(parent, name, ino, cookie, type) VALUES(?1, ?2, ?3, ?4, ?5)",
     [STMT_DIRENT_REMOVE] = "DELETE FROM dirent WHERE parent = ?1 AND name = ?2",
+    [STMT_DIRENT_RENAME] = "UPDATE dirent SET name = ?3 WHERE parent = ?1 AND name = ?2",
     [STMT_DIRENT_SET] = "UPDATE dirent SET ino = ?3, type = ?4 WHERE parent = ?1 AND name = ?2",
     [STMT_DIRENT_LIST] = "SELECT name, ino, cookie, type FROM dirent INDEXED BY dirent_cookie "
 			 "WHERE parent = ?1 AND cookie > ?2 ORDER BY cookie",

@@ -94,13 +94,8 @@ static int rename_exchange(struct core *c, const struct rename *r)
 	return 0;
 }
 
-/* The old name goes, or comes to mean a whiteout. */
-static int leave_name(struct core *c, const struct rename *r)
+static int whiteout_new(struct core *c, const struct rename *r, struct node **out)
 {
-	struct node *n = NULL;
-
-	if (!r->whiteout)
-		return index_dirent_remove(c->index, r->from_dir->ino, r->from_name, r->from_len);
 	struct index_inode a = {.ino = atomic_fetch_add(&c->next_ino, 1),
 	                        .generation = 1,
 	                        .mode = S_IFCHR,
@@ -114,37 +109,61 @@ static int leave_name(struct core *c, const struct rename *r)
 			a.gid = r->from_dir->attr.gid;
 	}
 	a.btime = a.atime = a.mtime = a.ctime = core_now(c);
-	int ret = node_create(c, &a, &n);
+	return node_create(c, &a, out);
+}
+
+/* The old name goes, or comes to mean a whiteout. */
+static int leave_name(struct core *c, const struct rename *r, const struct node *whiteout)
+{
+	if (whiteout)
+		return index_dirent_set(c->index, r->from_dir->ino, r->from_name, r->from_len, whiteout->ino, DT_CHR);
+	return index_dirent_remove(c->index, r->from_dir->ino, r->from_name, r->from_len);
+}
+
+/*
+ * Who lists a directory is to see each entry once: a name that replaces another keeps that one's cookie, and one that
+ * changes within its directory its own. A listing that renames what it reads would never end otherwise.
+ */
+static int move_name(struct core *c, const struct rename *r, const struct node *whiteout)
+{
+	uint64_t dir = r->to_dir->ino;
+	int ret;
+
+	if (r->to) {
+		ret = index_dirent_set(c->index, dir, r->to_name, r->to_len, r->from->ino, r->from_type);
+		if (!ret)
+			ret = leave_name(c, r, whiteout);
+		return ret ? core_stop(c, ret, NULL, "replacing a name") : 0;
+	}
+	if (dir == r->from_dir->ino && !whiteout)
+		return index_dirent_rename(c->index, dir, r->from_name, r->from_len, r->to_name, r->to_len);
+	ret = dir_add(c, dir, r->to_name, r->to_len, r->from->ino, DTTOIF(r->from_type));
 	if (ret)
 		return ret;
-	ret = index_dirent_set(c->index, r->from_dir->ino, r->from_name, r->from_len, a.ino, DT_CHR);
-	{
-		SCOPED_LOCK(&n->lock);
-		n->gone = ret != 0;
-		if (!ret)
-			node_touch(c, n);
-	}
-	node_put(c, n);
+	ret = leave_name(c, r, whiteout);
+	if (ret)
+		dir_undo_add(c, dir, r->to_name, r->to_len);
 	return ret;
 }
 
-/* The new name keeps its cookie when it replaces: a reader of the directory sees it once. */
 static int rename_move(struct core *c, const struct rename *r)
 {
-	int ret;
+	struct node *whiteout = NULL;
+	int ret = r->whiteout ? whiteout_new(c, r, &whiteout) : 0;
 
-	if (r->to)
-		ret = index_dirent_set(c->index, r->to_dir->ino, r->to_name, r->to_len, r->from->ino, r->from_type);
-	else
-		ret = dir_add(c, r->to_dir->ino, r->to_name, r->to_len, r->from->ino, DTTOIF(r->from_type));
 	if (!ret)
-		ret = leave_name(c, r);
-	if (ret) {
-		if (r->to)
-			return core_stop(c, ret, NULL, "replacing a name");
-		dir_undo_add(c, r->to_dir->ino, r->to_name, r->to_len);
-		return ret;
+		ret = move_name(c, r, whiteout);
+	if (whiteout) {
+		{
+			SCOPED_LOCK(&whiteout->lock);
+			whiteout->gone = ret != 0;
+			if (!ret)
+				node_touch(c, whiteout);
+		}
+		node_put(c, whiteout);
 	}
+	if (ret)
+		return ret;
 	moved(c, r->from, r->to_dir);
 	dir_changed(c, r->from_dir, r->whiteout ? 0 : -1, r->from_is_dir ? -1 : 0);
 	dir_changed(c, r->to_dir, r->to ? 0 : 1, (r->from_is_dir ? 1 : 0) - (r->to_is_dir ? 1 : 0));

@@ -162,6 +162,12 @@ static void test_dirent(void **state)
 
 	assert_int_equal(index_dirent_set(ix, 1, "a", 1, 102, 4), 0);
 	assert_int_equal(index_dirent_set(ix, 1, "z", 1, 102, 4), -ENOENT);
+	assert_int_equal(index_dirent_rename(ix, 1, "z", 1, "y", 1), -ENOENT);
+	assert_int_equal(index_dirent_rename(ix, 1, "a", 1, "", 0), -EINVAL);
+	assert_int_equal(index_dirent_rename(ix, 1, "a", 1, "zz", 2), 0);
+	assert_int_equal(index_dirent_get(ix, 1, "a", 1, &out), -ENOENT);
+	assert_int_equal(index_dirent_rename(ix, 1, "zz", 2, "b", 1), -EEXIST);
+	assert_int_equal(index_dirent_rename(ix, 1, "zz", 2, "a", 1), 0);
 	assert_int_equal(index_dirent_get(ix, 1, "a", 1, &out), 0);
 	assert_int_equal(out.ino, 102);
 	assert_int_equal(out.cookie, 3);

@@ -155,3 +155,11 @@ def syscall(name, *args):
 
 def renameat2(old, new, flags=0):
     syscall("renameat2", AT_FDCWD, old, AT_FDCWD, new, flags)
+
+
+def libfuse():
+    """The version that the daemon finds: 317 is 3.17."""
+    lib = ctypes.CDLL("libfuse3.so.3")
+    lib.fuse_pkgversion.restype = ctypes.c_char_p
+    major, minor = lib.fuse_pkgversion().split(b".")[:2]
+    return int(major) * 100 + int(minor)

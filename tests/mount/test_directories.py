@@ -75,7 +75,7 @@ def fill(v, count):
 
 
 def in_order(v):
-    """In the order in which they were made, wherever a rename takes them and whatever goes."""
+    """In the order in which they were made, by whatever name, and whatever goes."""
     names = fill(v, 3000)
     if PLAIN:
         same(sorted(names_of(v.path("d"))), sorted([".", "..", *names]))
@@ -87,8 +87,10 @@ def in_order(v):
         os.unlink(v.path("d", name))
     put(v.path("d", names[0]))  # made anew: at the end
     os.rename(v.path("d", names[1]), v.path("d", names[4]))  # over another: in its place
-    os.rename(v.path("d", names[2]), v.path("d", "renamed"))  # a new name: at the end
-    left = [n for i, n in enumerate(names) if i % 3 and i not in (1, 2)] + [names[0], "renamed"]
+    os.rename(v.path("d", names[2]), v.path("d", "renamed"))  # a new name: in its own
+    os.rename(v.path("d", names[5]), v.path("moved"))
+    os.rename(v.path("moved"), v.path("d", names[5]))  # out and in: at the end
+    left = ["renamed", *(n for i, n in enumerate(names) if i % 3 and i not in (1, 2, 5)), names[0], names[5]]
     same(names_of(v.path("d")), [".", "..", *left])
     v.remount()
     same(names_of(v.path("d")), [".", "..", *left])
@@ -161,6 +163,21 @@ def through_changes(v):
     check(not set(goes[: len(seen) // 2]) & set(os.listdir(v.path("d"))), "removed names are listed")
 
 
+def renaming(v):
+    """A listing that renames what it reads comes to an end."""
+    names = fill(v, 2000)
+    with Listing(v.path("d")) as d:
+        for n in range(10**6):
+            if (name := d.next()) is None:
+                break
+            if name in (".", ".."):
+                continue
+            os.rename(v.path("d", name), v.path("d", "for a moment"))
+            os.rename(v.path("d", "for a moment"), v.path("d", name if n % 2 else f"{n} new"))
+    check(n < 3 * len(names), f"{n} entries")
+    same(len(os.listdir(v.path("d"))), len(names))
+
+
 def emptied(v):
     """As rm -r does it: removing what one reads."""
     fill(v, 5000)
@@ -201,4 +218,4 @@ def entries(v):
 
 
 if __name__ == "__main__":
-    each(in_order, positions, through_changes, emptied, entries, root=False)
+    each(in_order, positions, through_changes, renaming, emptied, entries, root=False)

@@ -8,7 +8,7 @@ import signal
 import stat
 
 from apfsmount import MIB, check, get, put
-from calls import AT_EMPTY_PATH, AT_FDCWD, PLAIN, User, each, fails, in_child, same, syscall
+from calls import AT_EMPTY_PATH, AT_FDCWD, PLAIN, User, each, fails, in_child, libfuse, same, syscall
 
 RWF_NOWAIT, RWF_APPEND, RWF_NOAPPEND = 8, 16, 32
 ANN = User(1001)
@@ -264,6 +264,8 @@ def limits(v):
     if not PLAIN:  # whose files end earlier
         os.ftruncate(fd, (1 << 63) - 1)
         same(os.fstat(fd).st_size, (1 << 63) - 1)
+        same(os.pwrite(fd, b"z", (1 << 63) - 2), 1)
+        same(os.pread(fd, 1, (1 << 63) - 2), b"z")
         os.ftruncate(fd, 4)
     import resource  # pylint: disable=import-outside-toplevel
 
@@ -277,6 +279,26 @@ def limits(v):
     same(in_child(limited), 2)
     same(os.fstat(fd).st_size, MIB)
     os.close(fd)
+
+
+def nameless(v):
+    """O_TMPFILE, where libfuse knows of it: from 3.17 on."""
+    flags = os.O_TMPFILE | os.O_RDWR
+    if not PLAIN and libfuse() < 317:
+        fails(errno.EOPNOTSUPP, os.open, v.mnt, flags)
+        same(os.listdir(v.mnt), [])
+        return
+    fd = os.open(v.mnt, flags, 0o640)
+    os.write(fd, b"data")
+    same((os.listdir(v.mnt), os.fstat(fd).st_nlink, stat.S_IMODE(os.fstat(fd).st_mode)), ([], 0, 0o640))
+    syscall("linkat", fd, b"", AT_FDCWD, v.path("named"), AT_EMPTY_PATH)
+    os.close(fd)
+    v.remount()
+    same(get(v.path("named")), b"data")
+    fd = os.open(v.mnt, flags | os.O_EXCL)
+    fails(errno.ENOENT, syscall, "linkat", fd, b"", AT_FDCWD, v.path("x"), AT_EMPTY_PATH)
+    os.close(fd)
+    fails(errno.ENOTDIR, os.open, v.path("named"), flags)
 
 
 def unlinked(v):
@@ -316,5 +338,6 @@ if __name__ == "__main__":
         direct,
         two_handles,
         limits,
+        nameless,
         unlinked,
     )

@@ -7,8 +7,9 @@ import struct
 import time
 
 from apfsmount import MIB, Volume, check, drop_caches, get, need, put, run
-from calls import AT_FDCWD, PLAIN, User, each, fails, same, syscall
+from calls import AT_FDCWD, PLAIN, User, each, fails, libfuse, same, syscall
 
+ACL = bytes.fromhex("02000000 0100 0600 ffffffff 0400 0400 ffffffff 2000 0400 ffffffff")
 NOW, OMIT = (1 << 30) - 1, (1 << 30) - 2
 ANN, BEN = User(1001), User(1002)
 PAST = 5 * 10**9 + 7
@@ -118,6 +119,11 @@ def changed_by(v):
     step("open with O_CREAT", lambda: os.close(os.open(p, os.O_WRONLY | os.O_CREAT)))
     step("chmod", lambda: os.chmod(p, 0o600), "c")
     step("chown", lambda: os.chown(p, 1, 1), "c")
+    step("chown of nothing", lambda: os.chown(p, -1, -1), "c")
+    step("chmod of the folder", lambda: os.chmod(d, 0o700), "", "c")
+    step("chown of nothing of the folder", lambda: os.chown(d, -1, -1), "", "c")
+    step("utime", lambda: os.utime(p, ns=(1, 2)), "c")
+    step("setfacl", lambda: os.setxattr(p, "system.posix_acl_access", ACL), "c")
     step("setxattr", lambda: os.setxattr(p, "user.a", b"1"), "c")
     step("removexattr", lambda: os.removexattr(p, "user.a"), "c")
     step("link", lambda: os.link(p, v.path("d", "l")), "c", "mc")
@@ -281,13 +287,6 @@ def birth(v):
         check(abs(seconds + nanoseconds / 1e9 - time.time()) < 60, "the time it was made")
     else:
         same(mask & 0x800, 0)
-
-
-def libfuse():
-    lib = ctypes.CDLL("libfuse3.so.3")
-    lib.fuse_pkgversion.restype = ctypes.c_char_p
-    major, minor = lib.fuse_pkgversion().split(b".")[:2]
-    return int(major) * 100 + int(minor)
 
 
 if __name__ == "__main__":
