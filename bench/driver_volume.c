@@ -46,6 +46,8 @@ static int open_option(struct driver *d, struct core_options *o, const char *tex
 		d->ops.sync = no_sync;
 	else if (!strcmp(name, "nogovernance"))
 		o->no_governance = true;
+	else if (!strcmp(name, "nofeedback"))
+		o->no_feedback = true;
 	else if (!strcmp(name, "codec"))
 		return codec_choice_parse(value, &o->compress);
 	else if (!strcmp(name, "priority"))
@@ -65,7 +67,7 @@ static int open_option(struct driver *d, struct core_options *o, const char *tex
 }
 
 /* open DIR [codec=CHOICE] [priority=PRIORITY] [chunk=BYTES] [workers=N] [memory=BYTES] [mmap=BYTES] [noflush]
- * [nogovernance] */
+ * [nogovernance] [nofeedback] */
 int driver_open(struct driver *d, char **arg, unsigned n)
 {
 	struct core_options o = {

@@ -71,6 +71,14 @@ static const struct metric_info table[METRIC_COUNT] = {
     [METRIC_WORKERS] = GAUGE("apfs_workers", "Worker threads", METRIC_NUMBER),
     [METRIC_WORKERS_ACTIVE] = GAUGE("apfs_workers_active", "Worker threads that work", METRIC_NUMBER),
 
+    [METRIC_FEEDBACK_LEVEL] =
+	GAUGE("apfs_feedback_level_steps", "Levels above where the policy begins, or below", METRIC_STEPS),
+    [METRIC_FEEDBACK_SHRINK] =
+	GAUGE("apfs_feedback_chunk_halvings", "How often chunks above 1 MiB are halved", METRIC_NUMBER),
+    [METRIC_FEEDBACK_WORKERS] =
+	GAUGE("apfs_feedback_workers", "Worker threads that may compress at once; 0: no feedback", METRIC_NUMBER),
+    [METRIC_FEEDBACK_DECISIONS] = COUNTER("apfs_feedback_decisions_total", "What feedback has moved", METRIC_NUMBER),
+
     [METRIC_CPU_SATURATION] = GAUGE("apfs_cpu_saturation_ratio", "Share of the processors in use", METRIC_PPM),
     [METRIC_IO_SATURATION] =
 	GAUGE("apfs_io_saturation_ratio", "Share of the time that STORE's disk worked", METRIC_PPM),

@@ -64,6 +64,11 @@ enum metric {
 	METRIC_QUEUE_JOBS,
 	METRIC_WORKERS,
 	METRIC_WORKERS_ACTIVE,
+	/* feedback */
+	METRIC_FEEDBACK_LEVEL,
+	METRIC_FEEDBACK_SHRINK,
+	METRIC_FEEDBACK_WORKERS,
+	METRIC_FEEDBACK_DECISIONS,
 	/* how full it is */
 	METRIC_CPU_SATURATION,
 	METRIC_IO_SATURATION,
@@ -82,8 +87,9 @@ enum metric {
 
 enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
 
-/* What a value counts. Times are held as nanoseconds and shares as millionths, and shown as seconds and as 1. */
-enum metric_unit { METRIC_NUMBER, METRIC_BYTES, METRIC_NS, METRIC_PPM };
+/* What a value counts. Times are held as nanoseconds and shares as millionths, and shown as seconds and as 1; steps are
+ * an int64_t. */
+enum metric_unit { METRIC_NUMBER, METRIC_BYTES, METRIC_NS, METRIC_PPM, METRIC_STEPS };
 
 struct metric_info {
 	const char *name, *help;

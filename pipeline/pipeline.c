@@ -112,6 +112,16 @@ bool pipeline_failed(struct pipeline *p)
 	return segment_store_failed(&p->store);
 }
 
+unsigned pipeline_workers(const struct pipeline *p)
+{
+	return workers_count(p->workers);
+}
+
+void pipeline_workers_set(struct pipeline *p, unsigned threads)
+{
+	workers_limit(p->workers, threads);
+}
+
 int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg)
 {
 	return workers_run(p->workers, fn, arg);

@@ -105,6 +105,10 @@ int pipeline_sync(struct pipeline *p, struct err *e) MUST_CHECK;
 /* Whether a sync has failed, of what was appended or of a segment that was to be begun: nothing is written any more. */
 bool pipeline_failed(struct pipeline *p);
 
+/* Threads of the pool; and how many of them may seal at once, 1 to all, which is how it begins. */
+unsigned pipeline_workers(const struct pipeline *p);
+void pipeline_workers_set(struct pipeline *p, unsigned threads);
+
 /* Runs fn(arg) on the worker pool: prefetch and other work that may wait. -EAGAIN when the queue is full. */
 int pipeline_run(struct pipeline *p, void (*fn)(void *arg), void *arg) MUST_CHECK;
 /* Waits until all of that has run. */

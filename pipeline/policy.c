@@ -71,21 +71,23 @@ uint32_t policy_chunk_size(uint64_t size, uint64_t memory)
 
 uint32_t policy_stream_chunk(const struct policy *p, unsigned shrink, uint64_t size)
 {
-	uint32_t chunk = policy_chunk_size(size, p->memory), least = policy_request_max(p->storage);
+	uint32_t chunk = policy_chunk_size(size, p->memory), least = policy_request(p->storage);
 
 	if (p->chunk_size)
 		return chunk_clamp(p->chunk_size, p->memory);
-	return chunk_clamp((chunk > least ? chunk : least) >> shrink, p->memory);
+	while (shrink-- && chunk > POLICY_CHUNK_DEFAULT)
+		chunk /= 2;
+	return chunk_clamp(chunk > least ? chunk : least, p->memory);
 }
 
 uint32_t policy_chunk_limit(const struct policy *p, unsigned shrink, enum policy_kind kind, uint64_t size)
 {
-	uint32_t limit = kind == POLICY_STREAM ? policy_stream_chunk(p, 0, size) : 0;
-	uint32_t least = kind == POLICY_RANDOM ? RANDOM_CHUNK : POLICY_CHUNK_DEFAULT;
+	uint32_t limit = kind == POLICY_RANDOM ? RANDOM_CHUNK : POLICY_CHUNK_DEFAULT;
+	uint32_t stream = kind == POLICY_STREAM ? policy_stream_chunk(p, shrink, size) : 0;
 
 	if (p->chunk_size)
 		return chunk_clamp(p->chunk_size, p->memory);
-	return chunk_clamp((limit > least ? limit : least) >> shrink, p->memory);
+	return chunk_clamp(stream > limit ? stream : limit, p->memory);
 }
 
 uint32_t policy_frame_size(enum policy_kind kind)
@@ -214,12 +216,12 @@ unsigned policy_cpu_tokens(unsigned cores)
 
 static const struct {
 	unsigned tokens;
-	uint32_t request_min, request_max;
+	uint32_t request;
 } storages[STORAGE_CLASSES] = {
-    [STORAGE_AUTO] = {12, 256u << 10, 1u << 20}, /* as SSD */
-    [STORAGE_HDD] = {4, 1u << 20, 4u << 20},
-    [STORAGE_SSD] = {12, 256u << 10, 1u << 20},
-    [STORAGE_NVME] = {24, 64u << 10, 256u << 10},
+    [STORAGE_AUTO] = {12, 1u << 20}, /* as SSD */
+    [STORAGE_HDD] = {4, 4u << 20},
+    [STORAGE_SSD] = {12, 1u << 20},
+    [STORAGE_NVME] = {24, 256u << 10},
 };
 
 unsigned policy_io_tokens(enum storage_class storage)
@@ -227,14 +229,9 @@ unsigned policy_io_tokens(enum storage_class storage)
 	return storages[storage].tokens;
 }
 
-uint32_t policy_request_min(enum storage_class storage)
+uint32_t policy_request(enum storage_class storage)
 {
-	return storages[storage].request_min;
-}
-
-uint32_t policy_request_max(enum storage_class storage)
-{
-	return storages[storage].request_max;
+	return storages[storage].request;
 }
 
 /* Where, on a logarithmic scale of sizes, the line through 9 at 5 MB, 5 at 50 MB and 3 at 2 GB passes the half. */

@@ -51,9 +51,10 @@ enum policy_kind policy_kind(uint64_t size, uint64_t len);
 uint32_t policy_chunk_size(uint64_t size, uint64_t memory);
 
 /* Plaintext bytes of the chunks into which a file that is being written in sequence is sealed, `size` bytes of it so
- * far: that, but no less than the largest request that suits the storage: it becomes one when compressed,
- * of a size within what suits. Smaller ones were measured slower by 5 to 10 % and won nothing. `shrink`: halvings
- * because memory is short. A setting holds instead of all that, clamped to 4 KiB-16 MiB and memory / 16. */
+ * far: that, halved `shrink` times because memory is short, though not below 1 MiB; but no less than the largest
+ * request that suits the storage: it becomes one when compressed, of a size within what suits. Smaller ones were
+ * measured slower by 5 to 10 % and won nothing. A setting holds instead of all that, clamped to 4 KiB-16 MiB and memory
+ * / 16. */
 uint32_t policy_stream_chunk(const struct policy *p, unsigned shrink, uint64_t size);
 
 /* Plaintext bytes that a cut puts into one chunk at most. What is a stream's beyond 1 MiB; 1 MiB of packed files, so
@@ -103,10 +104,8 @@ unsigned policy_cpu_tokens(unsigned cores);
 /* Operations on STORE at once: 4, 12, 24. */
 unsigned policy_io_tokens(enum storage_class storage);
 
-/* Bytes of an I/O request that suit the storage: from what a request costs little for, up to what one should not
- * exceed. HDD 1-4 MiB, SSD 256 KiB-1 MiB, NVMe 64-256 KiB. */
-uint32_t policy_request_min(enum storage_class storage);
-uint32_t policy_request_max(enum storage_class storage);
+/* Bytes of the largest I/O request that suits the storage: HDD 4 MiB, SSD 1 MiB, NVMe 256 KiB. */
+uint32_t policy_request(enum storage_class storage);
 
 /* Threads for a file of size bytes: 9 up to 5 MB, 5 at 50 MB, 3 from 2 GB on, log-interpolated; 4 for size 0, which is
  * unknown. */

@@ -37,6 +37,7 @@ struct workers {
 	unsigned task_head, ntasks;
 	unsigned tasks_running;
 	unsigned idle;
+	unsigned busy, limit; /* threads that work on jobs, and how many may */
 	bool stop;
 
 	pthread_mutex_t ctx_lock;
@@ -142,10 +143,12 @@ static void *worker_main(void *arg)
 
 	(void)pthread_mutex_lock(&w->lock);
 	for (;;) {
-		if ((job = job_claim(w, &step))) {
+		if ((w->busy < w->limit || w->stop) && (job = job_claim(w, &step))) {
+			w->busy++;
 			(void)pthread_mutex_unlock(&w->lock);
 			job->step(job, step, me->ctx);
 			(void)pthread_mutex_lock(&w->lock);
+			w->busy--;
 		} else if (me->ctx->cpu.held) {
 			(void)pthread_mutex_unlock(&w->lock);
 			governor_hold_end(&me->ctx->cpu);
@@ -214,6 +217,7 @@ int workers_new(const struct workers_options *o, struct workers **out, struct er
 	(void)pthread_mutex_init(&w->ctx_lock, NULL);
 	(void)pthread_cond_init(&w->ctx_wake, NULL);
 	TAILQ_INIT(&w->jobs);
+	w->limit = threads;
 	SLIST_INIT(&w->spare);
 	w->lent_max = o->contexts;
 	while (w->nthreads < threads && !ret) {
@@ -268,6 +272,13 @@ void workers_tasks_wait(struct workers *w)
 unsigned workers_count(const struct workers *w)
 {
 	return w->nthreads;
+}
+
+void workers_limit(struct workers *w, unsigned threads)
+{
+	SCOPED_LOCK(&w->lock);
+	w->limit = threads ? threads : 1;
+	(void)pthread_cond_broadcast(&w->wake);
 }
 
 unsigned workers_active(struct workers *w)

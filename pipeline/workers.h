@@ -45,6 +45,9 @@ unsigned workers_count(const struct workers *w);
 /* Those that do something now. */
 unsigned workers_active(struct workers *w);
 
+/* At most so many threads of the pool work on jobs at once; 1 to all of them, which is how it begins. */
+void workers_limit(struct workers *w, unsigned threads);
+
 struct workers_job {
 	/* Called once for each i below `steps`, at the same time from several threads. The pool does not touch the job
 	 * after the last call has begun, so that whoever finishes last may free it. The context's hold on a CPU token

@@ -184,6 +184,7 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	    .cpu_tokens = (unsigned)settings_number(s, SETTING_CPU_TOKENS),
 	    .io_tokens = (unsigned)settings_number(s, SETTING_IO_TOKENS),
 	    .no_governance = settings_number(s, SETTING_NO_GOVERNANCE) != 0,
+	    .no_feedback = settings_number(s, SETTING_NO_FEEDBACK) != 0,
 	    .map_max = settings_number(s, SETTING_MMAP),
 	    .read_only = m->o->read_only,
 	    .noatime = m->o->noatime,
@@ -246,6 +247,8 @@ static int describe_config(struct mounting *m, unsigned threads)
 		ret = settings_effective(s, SETTING_WORKERS, text);
 	if (!ret)
 		ret = settings_effective(s, SETTING_STORAGE, storage_class_name(storage_class(m)));
+	if (!ret && settings_number(s, SETTING_NO_METRICS))
+		ret = settings_effective(s, SETTING_NO_FEEDBACK, "yes");
 	if (!ret)
 		ret = settings_effective(s, SETTING_LOG, log_where(m));
 	FILE *f = ret ? NULL : open_memstream(&m->config, &len);

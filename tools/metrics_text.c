@@ -44,6 +44,8 @@ void metrics_print_prometheus(const struct metrics *m, FILE *f)
 			print_histogram(m, id, f);
 		else if (is_fraction(info))
 			(void)fprintf(f, "%s %.9g\n", info->name, (double)v / metric_scale(info->unit));
+		else if (info->unit == METRIC_STEPS)
+			(void)fprintf(f, "%s %" PRId64 "\n", info->name, (int64_t)v);
 		else
 			(void)fprintf(f, "%s %" PRIu64 "\n", info->name, v);
 	}
@@ -55,6 +57,8 @@ static json_t *json_value(const struct metric_info *info, uint64_t v)
 {
 	if (is_fraction(info))
 		return json_real((double)v / metric_scale(info->unit));
+	if (info->unit == METRIC_STEPS)
+		return json_integer((json_int_t)v);
 	return json_integer(v > INT64_MAX ? INT64_MAX : (json_int_t)v);
 }
 

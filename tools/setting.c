@@ -38,10 +38,12 @@ const struct setting_def setting_defs[SETTING_COUNT] = {
                            "How many may read, append to and sync segments at once, 1 to 1024"},
     [SETTING_NO_GOVERNANCE] = {"no-governance", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
                                "Neither is limited, and nobody waits for a turn"},
+    [SETTING_NO_FEEDBACK] = {"no-feedback", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
+                             "Levels, chunks and workers stay where they begin, whatever turns out to be slow"},
     [SETTING_MMAP] = {"mmap", "SIZE", SETTING_K_SIZE, SETTING_G_MOUNT, 0, NOLIM, NULL, "0",
                       "Map up to SIZE of STORE's segments to read them, instead of reading piece by piece"},
     [SETTING_NO_METRICS] = {"no-metrics", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
-                            "Measure nothing: no apfs stats, no alerts"},
+                            "Measure nothing: no apfs stats, no alerts, no feedback"},
     [SETTING_METRICS_LISTEN] = {"metrics-listen", "ADDRESS:PORT", SETTING_K_TEXT, SETTING_G_MOUNT, 0, 0, NULL, "(off)",
                                 "Serve metrics to Prometheus there, as in 127.0.0.1:9750, to whoever asks"},
     [SETTING_CIPHER] =

@@ -161,11 +161,22 @@ static void print_rest(FILE *f, const struct stats *s)
 	              value(s, METRIC_UPTIME));
 }
 
+static void print_feedback(FILE *f, const struct stats *s)
+{
+	if (value(s, METRIC_FEEDBACK_WORKERS) > 0)
+		(void)fprintf(f, "feedback     level %+.0f, large chunks 1/%u, %.0f workers; moved %.0f times\n",
+		              value(s, METRIC_FEEDBACK_LEVEL), 1u << (unsigned)value(s, METRIC_FEEDBACK_SHRINK) % 32,
+		              value(s, METRIC_FEEDBACK_WORKERS), value(s, METRIC_FEEDBACK_DECISIONS));
+	else
+		(void)fprintf(f, "feedback     off\n");
+}
+
 void stats_print(const struct stats *s, FILE *f)
 {
 	print_stages(f, s);
 	print_waits(f, s);
 	print_rest(f, s);
+	print_feedback(f, s);
 }
 
 /* --- rates -------------------------------------------------------------------------------------------------------- */

@@ -146,7 +146,8 @@ static int copy_arrange(struct copy *cp)
 	for (size_t i = 0; i < n;) {
 		struct copy_chunk *k = &cp->chunk[cp->chunks];
 		const struct copy_part *first = cp->order[i];
-		uint32_t limit = policy_chunk_limit(&cp->core->policy, 0, first->kind, first->size);
+		uint32_t limit =
+		    policy_chunk_limit(&cp->core->policy, atomic_load(&cp->core->shrink), first->kind, first->size);
 
 		*k = (struct copy_chunk){.id = atomic_fetch_add(&cp->core->next_chunk, 1), .first = &cp->order[i]};
 		while (i < n && alike(cp->order[i], first) && (!k->parts || k->len + cp->order[i]->len <= limit)) {

@@ -39,6 +39,7 @@ struct core_options {
 	bool compress_fixed, priority_fixed; /* before what files and directories say of themselves */
 	enum storage_class storage;          /* of STORE's device; STORAGE_AUTO: as SSD */
 	uint64_t chunk_size;                 /* plaintext bytes of a chunk, 1 to POLICY_CHUNK_SET_MAX; 0: by policy */
+	bool no_feedback;                    /* what is measured moves nothing; so it is without metrics */
 	unsigned workers;      /* threads that compress and encrypt; 0: by the machine, and for each file by policy */
 	unsigned cpu_tokens;   /* threads that may compress or encrypt at once; 0: by policy */
 	unsigned io_tokens;    /* and that may read, append to or sync segments; 0: by policy */

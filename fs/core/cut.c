@@ -193,7 +193,8 @@ static int cut_seal(struct cut *cut)
 		qsort(cut->item, cut->items, sizeof(*cut->item), by_class);
 	while (i < cut->items && !ret) {
 		struct seal_item *first = &cut->item[i];
-		uint32_t limit = policy_chunk_limit(&c->policy, 0, first->kind, first->size), bytes = 0;
+		uint32_t limit = policy_chunk_limit(&c->policy, atomic_load(&c->shrink), first->kind, first->size),
+			 bytes = 0;
 		size_t n = 0;
 
 		while (i + n < cut->items && first[n].kind == first->kind &&

@@ -197,9 +197,9 @@ int data_kill_priv(struct core *c, struct node *n, unsigned kill)
 }
 
 /* Bytes of the chunks that are made of n before a cut: whole buffers. Under n->lock. */
-static uint32_t stream_chunk(const struct core *c, const struct node *n)
+static uint32_t stream_chunk(struct core *c, const struct node *n)
 {
-	uint32_t chunk = policy_stream_chunk(&c->policy, 0, n->attr.size);
+	uint32_t chunk = policy_stream_chunk(&c->policy, atomic_load(&c->shrink), n->attr.size);
 
 	return chunk < POOL_BLOCK ? POOL_BLOCK : chunk;
 }

@@ -94,9 +94,11 @@ static void print_kind(struct core *c, FILE *f, const struct preference *p, enum
 {
 	static const char *const how[] = {
 	    [POLICY_STREAM] = "in sequence", [POLICY_PACKED] = "small files", [POLICY_RANDOM] = "at random"};
-	uint32_t chunk = kind == POLICY_STREAM ? policy_stream_chunk(&c->policy, 0, size)
-	                                       : policy_chunk_limit(&c->policy, 0, kind, size);
-	struct codec_choice codec = policy_codec(p->compress, p->priority, kind, POLICY_SAMPLE_USUAL, 0);
+	unsigned shrink = atomic_load(&c->shrink);
+	uint32_t chunk = kind == POLICY_STREAM ? policy_stream_chunk(&c->policy, shrink, size)
+	                                       : policy_chunk_limit(&c->policy, shrink, kind, size);
+	struct codec_choice codec =
+	    policy_codec(p->compress, p->priority, kind, POLICY_SAMPLE_USUAL, atomic_load(&c->level));
 	char chunks[32], frames[32], choice[32];
 
 	(void)fprintf(f, "  %-14s %s, frames of %s, chunks of %s, by up to %u threads\n", how[kind],
@@ -126,6 +128,7 @@ static void print_why(struct core *c, FILE *f, const struct preference *p, uint6
 	(void)fprintf(f, "%-16s a size of %s, storage %s, %u cores, %s of memory\n",
 	              "decided by:", option_format_size(size, len, sizeof(len)), storage_class_name(c->policy.storage),
 	              c->policy.cores, option_format_size(c->policy.memory, memory, sizeof(memory)));
+	adapt_print(c, f, false);
 	(void)fprintf(f, "what is written now becomes (unless a sample says more of it):\n");
 	print_kind(c, f, p, whole, size);
 	if (policy_kind(size, 1) != whole)
@@ -191,6 +194,7 @@ static int info_volume(struct core *c, struct node *root, FILE *f)
 	print_size(f, "segment bytes:", t.stored);
 	print_size(f, "dead bytes:", t.stored > t.live ? t.stored - t.live : 0);
 	print_size(f, "index:", db + wal);
+	adapt_print(c, f, true);
 	print_size(f, "memory limit:", c->budget.limit);
 	print_size(f, "memory in use:", budget_total(&c->budget));
 	print_size(f, "memory peak:", budget_peak(&c->budget));

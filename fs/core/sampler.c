@@ -16,9 +16,9 @@ static const enum metric cpu_metric[] = {METRIC_COMPRESS_SECONDS, METRIC_SEAL_SE
                                          METRIC_DECOMPRESS_SECONDS};
 #define CPU_METRICS (sizeof(cpu_metric) / sizeof(cpu_metric[0]))
 
-/* Totals as of the last look. */
+/* As of the last look. */
 struct look {
-	uint64_t at, process, stages, io_busy; /* ns */
+	struct effort effort;
 	struct metrics_histogram io[IO_METRICS];
 };
 
@@ -37,17 +37,22 @@ static uint64_t ns_of(struct timeval t)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_usec * 1000;
 }
 
-static void look(const struct core *c, struct look *l)
+void effort_look(const struct core *c, struct effort *e)
 {
 	struct rusage u;
 
-	l->at = core_monotonic(c);
+	e->at = core_monotonic(c);
 	(void)getrusage(RUSAGE_SELF, &u);
-	l->process = ns_of(u.ru_utime) + ns_of(u.ru_stime);
-	l->stages = 0;
+	e->process = ns_of(u.ru_utime) + ns_of(u.ru_stime);
+	e->stages = 0;
 	for (size_t i = 0; i < CPU_METRICS; i++)
-		l->stages += metrics_sum(c->metrics, cpu_metric[i]);
-	l->io_busy = metrics_io_busy(c->metrics);
+		e->stages += metrics_sum(c->metrics, cpu_metric[i]);
+	e->io = metrics_io_busy(c->metrics);
+}
+
+static void look(const struct core *c, struct look *l)
+{
+	effort_look(c, &l->effort);
 	for (size_t i = 0; i < IO_METRICS; i++)
 		metrics_histogram_get(c->metrics, io_metric[i], &l->io[i]);
 }
@@ -62,16 +67,16 @@ static double share(uint64_t part, double whole)
 static struct load load_of(struct sampler *s)
 {
 	struct core *c = s->core;
-	double time = (double)(s->now.at - s->last.at);
-	double process = share(s->now.process - s->last.process, time * c->policy.cores);
-	double stages = share(s->now.stages - s->last.stages, time * policy_cpu_tokens(c->policy.cores));
-	struct load l = {.cpu = process > stages ? process : stages,
-	                 .io = share(s->now.io_busy - s->last.io_busy, time)};
+	const struct effort *now = &s->now.effort, *last = &s->last.effort;
+	double time = (double)(now->at - last->at);
+	double process = share(now->process - last->process, time * c->policy.cores);
+	double stages = share(now->stages - last->stages, time * policy_cpu_tokens(c->policy.cores));
+	struct load l = {.cpu = process > stages ? process : stages, .io = share(now->io - last->io, time)};
 
 	for (size_t i = 0; i < IO_METRICS; i++) {
-		struct metrics_histogram *h = &s->last.io[i], *now = &s->now.io[i], d = *now;
+		struct metrics_histogram d = s->now.io[i];
 
-		metrics_histogram_since(&d, h);
+		metrics_histogram_since(&d, &s->last.io[i]);
 		uint64_t p95 = metrics_histogram_percentile(&d, 0.95);
 		l.io_p95 = p95 > l.io_p95 ? p95 : l.io_p95;
 	}
@@ -91,7 +96,7 @@ static void sample(struct sampler *s)
 	metrics_set(c->metrics, METRIC_CPU_SATURATION, (uint64_t)(l.cpu * 1e6));
 	metrics_set(c->metrics, METRIC_IO_SATURATION, (uint64_t)(l.io * 1e6));
 	metrics_set(c->metrics, METRIC_MEMORY_SATURATION, (uint64_t)(l.memory * 1e6));
-	raised = alerts_step(&s->alerts, &l, s->now.at, &tell);
+	raised = alerts_step(&s->alerts, &l, s->now.effort.at, &tell);
 	metrics_add(c->metrics, METRIC_ALERTS, (unsigned)__builtin_popcount(raised));
 	for (unsigned i = 0; i < ALERT_COUNT; i++) {
 		if (!(tell >> i & 1))

@@ -75,9 +75,10 @@ void seal_start(struct core *c, struct pipeline_seal *rq, const struct seal_data
 	const struct preference *p = data->prefers;
 	enum policy_sample s = policy_level_is_free(p->compress) ? sample(rq, data->dense_name) : POLICY_SAMPLE_USUAL;
 
+	adapt_tick(c);
 	rq->sequence = atomic_fetch_add(&c->next_sequence, 1);
 	rq->choice = data->cold ? policy_codec_cold(p->compress, p->priority, s)
-	                        : policy_codec(p->compress, p->priority, data->kind, s, 0);
+	                        : policy_codec(p->compress, p->priority, data->kind, s, atomic_load(&c->level));
 	rq->frame_size = policy_frame_size(data->kind);
 	rq->many = data->many;
 	rq->workers = policy_workers(&c->policy, data->size, UINT32_MAX);

@@ -64,6 +64,7 @@ static void volume_free(struct core *c)
 {
 	pipeline_free(c->pipeline);
 	governor_free(c->governor);
+	adapt_free(c);
 	node_table_release(c);
 	frame_cache_free(c->cache);
 	compact_free(c);
@@ -239,6 +240,8 @@ int core_open(const struct core_options *o, struct core **out, struct err *e)
 		keys_settle(c);
 	if (!ret)
 		ret = compact_new(c);
+	if (!ret && c->metrics && !c->opt.read_only && !c->opt.no_feedback)
+		ret = adapt_new(c);
 	if (!ret && !c->opt.read_only) {
 		space_quarantine(c);
 		space_refill(c);

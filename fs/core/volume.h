@@ -26,6 +26,7 @@
 #include "pipeline/policy.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <sys/queue.h>
 
 #define uthash_fatal(msg) ((void)0)
@@ -80,6 +81,7 @@ struct node {
 
 TAILQ_HEAD(node_list, node);
 
+struct adapt;
 struct chunk_table;
 struct compact;
 struct copy;
@@ -128,6 +130,9 @@ struct core {
 	struct pool *pool;
 	struct metrics *metrics; /* NULL: off */
 	struct sampler *sampler; /* NULL: none */
+	struct adapt *adapt;     /* NULL: no feedback; and what it has come to: */
+	atomic_int level;        /* steps from where the policy begins */
+	atomic_uint shrink;      /* halvings of a chunk */
 	uint64_t opened;         /* monotonic ns */
 	struct chunk_table *chunks;
 	struct frame_cache *cache;
@@ -498,8 +503,26 @@ uint64_t compact_could_find(struct core *c, uint64_t scratch);
 /* Bytes of file data's memory that compaction keeps for itself. */
 size_t compact_memory(uint64_t memory);
 
-/* --- sampler.c: how busy the volume is -----------------------------------------------------------------------------
- */
+/* --- adapt.c: feedback -------------------------------------------------------------------------------------------- */
+
+/* Begins it; it needs the metrics, and the pipeline. */
+int adapt_new(struct core *c) MUST_CHECK;
+void adapt_free(struct core *c);
+/* Takes a sample if one is due. Leaf locks only. */
+void adapt_tick(struct core *c);
+/* For people: where it stands and, if asked for, the last decisions. */
+void adapt_print(struct core *c, FILE *f, bool decisions);
+
+/* --- sampler.c: how busy the volume is ---------------------------------------------------------------------------- */
+
+/* Totals that only grow, ns. */
+struct effort {
+	uint64_t at;      /* the time */
+	uint64_t process; /* of processors that this process has used */
+	uint64_t stages;  /* that codecs and ciphers took, in all threads */
+	uint64_t io;      /* in which an operation on STORE was under way */
+};
+void effort_look(const struct core *c, struct effort *e);
 
 /* A thread that looks at it every c->opt.sample_ms, keeps the saturations and writes alerts to the log. */
 int sampler_start(struct core *c) MUST_CHECK;

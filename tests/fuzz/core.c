@@ -52,6 +52,7 @@ static void open_core(struct state *s, struct io *io)
 	    .compress = {CODEC_LZ4, 0},
 	    .workers = 1,
 	    .no_compact = true,
+	    .no_feedback = true,
 	};
 
 	must(!core_open(&o, &s->c, NULL));

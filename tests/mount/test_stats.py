@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What a mount counts: every metric of the registry moves under a load that should move it, and sums are right."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import re
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -25,7 +27,8 @@ def stats(v):
 
 
 def amount(metric):
-    return metric["count"] if metric["type"] == "histogram" else metric["value"]
+    """Steps may be negative."""
+    return metric["count"] if metric["type"] == "histogram" else abs(metric["value"])
 
 
 class Seen:
@@ -151,6 +154,27 @@ def load_alert(seen):
         check("processors are busy" in v.log_tail(), f"no alert in the log: {v.log_tail()}")
 
 
+@contextlib.contextmanager
+def spinners(count):
+    """Processes that do nothing but use processors."""
+    code = f"import os\nwhile os.getppid() == {os.getpid()}:\n for _ in range(1000000): pass"
+    started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for p in started:
+            p.kill()
+            p.wait()
+
+
+def load_feedback(seen):
+    """Others use the processors, and memory is short: level and chunks are moved."""
+    data = apfsmount.text(random.Random(8), 2 * MIB) * 32
+    with spinners(4 * os.cpu_count()), Volume("--memory", "32M") as v:
+        seen.until(v, ["apfs_feedback_level_steps", "apfs_feedback_chunk_halvings"], 60,
+                   lambda: write(v.path("f"), data))
+
+
 def registry():
     """Every metric there is has moved."""
     need()
@@ -158,6 +182,7 @@ def registry():
     load_small_memory(seen)
     load_codecs(seen)
     load_alert(seen)
+    load_feedback(seen)
     check(len(seen.most) > 50, f"only {len(seen.most)} metrics")
     check(not seen.still(), f"never moved: {' '.join(seen.still())}")
 
@@ -229,6 +254,7 @@ def formats():
               f"the dashboard leaves out {set(names) - known}")
         text = run(tool("apfs"), "stats", v.mnt)
         check("1.0MB" in text and "compress" in text, f"not a table: {text}")
+        check("feedback     level +0, large chunks 1/1" in text, f"no feedback: {text}")
         fails(24, f"127.0.0.1:{port}", tool("apfs-mount"), "--passfile", v.passfile, "--metrics-listen",
               f"127.0.0.1:{port}", *second_store(v))
 
@@ -311,6 +337,8 @@ def switched_off():
     with Volume("--no-metrics") as v:
         write(v.path("f"), b"data", sync=True)
         fails(2, "switched off", tool("apfs"), "stats", v.mnt)
+        config = run(tool("apfs"), "config", v.mnt)
+        check(re.search("^no-feedback +yes +default$", config, re.M), f"feedback without measuring: {config}")
         check(apfsmount.get(v.path("f")) == b"data", "other data")
         store = second_store(v)
         fails(1, "no-metrics", tool("apfs-mount"), "--no-metrics", "--metrics-listen", "127.0.0.1:1", *store)

@@ -1,10 +1,12 @@
 #include "tests/pipeline/faulty.h"
 
+#include "base/clock.h"
 #include "base/lock.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct faulty_file {
 	struct io_file file;
@@ -73,6 +75,26 @@ static ssize_t faulty_pread(struct io_file *f, void *buf, size_t len, uint64_t o
 	return ret ? ret : io_pread(inner_of(f), buf, len, off);
 }
 
+/* One write after another, as a disk of that speed would. */
+static void throttle(struct faulty *f, size_t len)
+{
+	uint64_t rate, until;
+
+	{
+		SCOPED_LOCK(&f->lock);
+		uint64_t now = clock_system.monotonic(&clock_system);
+
+		rate = f->rate;
+		if (!rate)
+			return;
+		f->free_at = (f->free_at > now ? f->free_at : now) + (uint64_t)((double)len * 1e9 / (double)rate);
+		until = f->free_at;
+	}
+	const struct timespec t = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+		;
+}
+
 /* What fails has written half of it. */
 static int faulty_pwrite(struct io_file *f, const void *buf, size_t len, uint64_t off)
 {
@@ -82,6 +104,7 @@ static int faulty_pwrite(struct io_file *f, const void *buf, size_t len, uint64_
 		(void)!io_pwrite(inner_of(f), buf, len / 2, off);
 		return ret;
 	}
+	throttle(faulty_of(f->io), len);
 	return io_pwrite(inner_of(f), buf, len, off);
 }
 

@@ -1,4 +1,4 @@
-/* An io over another one that counts calls, fails chosen ones and can be held up. */
+/* An io over another one that counts calls, fails chosen ones, and can be held up or slowed down. */
 #ifndef APFS_TESTS_PIPELINE_FAULTY_H
 #define APFS_TESTS_PIPELINE_FAULTY_H
 
@@ -28,6 +28,8 @@ struct faulty {
 	unsigned after;    /* that many more calls of it succeed */
 	int code;          /* 0: none fails */
 	bool once;         /* only the one */
+	uint64_t rate;     /* bytes a second that are written at most; 0: as many as can be */
+	uint64_t free_at;  /* monotonic ns: what is being written will have been by then */
 	/* Called before each operation, without a lock. */
 	void (*hook)(void *arg, enum faulty_op op);
 	void *arg;

@@ -36,6 +36,7 @@ static void test_registry(void **state)
 		assert_int_equal(ends_with(info->name, "_ratio"), info->unit == METRIC_PPM);
 		if (info->unit == METRIC_BYTES)
 			assert_true(ends_with(info->name, "_bytes") || ends_with(info->name, "_bytes_total"));
+		assert_int_equal(ends_with(info->name, "_steps"), info->unit == METRIC_STEPS);
 		if (info->type == METRIC_HISTOGRAM)
 			assert_int_equal(info->unit, METRIC_NS);
 		for (int k = 0; k < i; k++)

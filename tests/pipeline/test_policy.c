@@ -121,9 +121,12 @@ static void test_chunk_limits(void **state)
 	    {{STORAGE_HDD, 2, 256 * MIB, 0, 0}, 0, POLICY_RANDOM, 20 * GB, 16 * MIB, 256 * KIB},
 	    /* while memory is short */
 	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 1, POLICY_STREAM, 20 * GB, 8 * MIB, 8 * MIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 1, POLICY_PACKED, 0, MIB, MIB},
 	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, 20 * GB, MIB, MIB},
-	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, MB, 64 * KIB, 64 * KIB},
-	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, MB, 16 * KIB, 64 * KIB},
+	    {{STORAGE_SSD, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, MB, MIB, MIB},
+	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, 50 * MB, 512 * KIB, MIB},
+	    {{STORAGE_NVME, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, 500 * MB, MIB, MIB},
+	    {{STORAGE_HDD, 2, 256 * MIB, 0, 0}, 4, POLICY_STREAM, 20 * GB, 4 * MIB, 4 * MIB},
 	    /* a setting holds, within what a chunk can be and memory allows */
 	    {{STORAGE_SSD, 2, 256 * MIB, 1, 0}, 0, POLICY_STREAM, 20 * GB, 4 * KIB, 4 * KIB},
 	    {{STORAGE_SSD, 2, 256 * MIB, 64 * KIB, 0}, 4, POLICY_PACKED, 0, 64 * KIB, 64 * KIB},
@@ -302,12 +305,12 @@ static void test_tokens(void **state)
 	static const struct {
 		enum storage_class storage;
 		unsigned tokens;
-		uint32_t least, most;
+		uint32_t request;
 	} io[] = {
-	    {STORAGE_AUTO, 12, 256 * KIB, MIB},
-	    {STORAGE_HDD, 4, MIB, 4 * MIB},
-	    {STORAGE_SSD, 12, 256 * KIB, MIB},
-	    {STORAGE_NVME, 24, 64 * KIB, 256 * KIB},
+	    {STORAGE_AUTO, 12, MIB},
+	    {STORAGE_HDD, 4, 4 * MIB},
+	    {STORAGE_SSD, 12, MIB},
+	    {STORAGE_NVME, 24, 256 * KIB},
 	};
 
 	(void)state;
@@ -315,8 +318,7 @@ static void test_tokens(void **state)
 		assert_int_equal(policy_cpu_tokens(cpu[i][0]), cpu[i][1]);
 	for (size_t i = 0; i < sizeof(io) / sizeof(io[0]); i++) {
 		assert_int_equal(policy_io_tokens(io[i].storage), io[i].tokens);
-		assert_int_equal(policy_request_min(io[i].storage), io[i].least);
-		assert_int_equal(policy_request_max(io[i].storage), io[i].most);
+		assert_int_equal(policy_request(io[i].storage), io[i].request);
 	}
 }
 

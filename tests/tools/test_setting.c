@@ -77,6 +77,7 @@ static void test_values(void **state)
 	    {SETTING_NO_COMPACT, "no", NULL, 0},
 	    {SETTING_NO_COMPACT, "on", NULL, 1},
 	    {SETTING_NO_COMPACT, "perhaps", "neither yes nor no", 0},
+	    {SETTING_NO_FEEDBACK, "true", NULL, 1},
 	    {SETTING_THREADS, "33", "threads: '33' is not a number from 2 to 32", 0},
 	    {SETTING_THREADS, "-3", "not a number", 0},
 	    {SETTING_THREADS, " 3", "not a number", 0},
