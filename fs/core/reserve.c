@@ -12,6 +12,7 @@
 #define SHARE     32u /* of the disk */
 #define BYTES_MIN ((uint64_t)1 << 20)
 #define BYTES_MAX ((uint64_t)16 << 20)
+#define FILL      ((size_t)128 << 10)
 #define STEPS     16u /* in which it is given up */
 
 struct reserve {
@@ -270,21 +271,34 @@ void reserve_open_up(struct io *io)
 	r->open_up = true;
 }
 
-/* Where STORE's filesystem cannot allocate: bytes that it cannot compress either. */
+static int noise(uint8_t *buf, size_t len)
+{
+	while (len) {
+		ssize_t n = getrandom(buf, len, 0);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		buf += n < 0 ? 0 : n;
+		len -= n < 0 ? 0 : (size_t)n;
+	}
+	return 0;
+}
+
+/* Where STORE's filesystem cannot allocate: bytes that it cannot compress either. In pieces that suit a network. */
 static int fill(struct io_file *f, uint64_t from, uint64_t to)
 {
-	uint8_t noise[256]; /* what getrandom gives at once */
-	uint8_t block[4096];
-	int ret = 0;
+	uint8_t *block = malloc(FILL);
+	int ret = block ? 0 : -ENOMEM;
 
-	for (; from < to && !ret; from += sizeof(block)) {
-		for (size_t i = 0; i < sizeof(block); i += sizeof(noise)) {
-			if (getrandom(noise, sizeof(noise), 0) != (ssize_t)sizeof(noise))
-				return -EIO;
-			memcpy(block + i, noise, sizeof(noise));
-		}
-		ret = io_pwrite(f, block, to - from < sizeof(block) ? (size_t)(to - from) : sizeof(block), from);
+	while (from < to && !ret) {
+		size_t n = to - from < FILL ? (size_t)(to - from) : FILL;
+
+		ret = noise(block, n);
+		if (!ret)
+			ret = io_pwrite(f, block, n, from);
+		from += n;
 	}
+	free(block);
 	return ret;
 }
 

@@ -1,0 +1,151 @@
+"""STORE on other filesystems: ext4, XFS, Btrfs, tmpfs, overlayfs, and over sshfs, which reaches a server of SFTP that is a
+child of ours. (NFS needs a server in the kernel.)"""
+
+import contextlib
+import os
+import random
+import shutil
+import socket
+import sqlite3
+import subprocess
+
+from apfsmount import MIB, SANITIZED, Volume, check, compare, describe, linux_files, main, mounted, need, run, say, tool, wait_for
+
+SFTP_SERVER = "/usr/lib/openssh/sftp-server"
+
+
+def unmount(path):
+    wait_for(lambda: not mounted(path) or run("umount", path, status=None)[0] == 0, 20, f"{path} stays busy")
+
+
+@contextlib.contextmanager
+def on_disk(kind, folder, path):
+    need(f"mkfs.{kind}", "losetup", "/dev/loop-control", root=True)
+    disk = os.path.join(folder, "image")
+    with open(disk, "wb") as f:
+        f.truncate(512 * MIB)
+    run(f"mkfs.{kind}", "-q", disk)
+    run("mount", "-o", "loop", disk, path)
+    yield
+    unmount(path)
+
+
+@contextlib.contextmanager
+def on_tmpfs(_kind, _folder, path):
+    need(root=True)
+    run("mount", "-t", "tmpfs", "-o", "size=512M,mode=755", "tmpfs", path)
+    yield
+    unmount(path)
+
+
+@contextlib.contextmanager
+def on_overlay(_kind, folder, path):
+    """On a tmpfs, as containers may have it, because overlayfs does not lie on every filesystem."""
+    need(root=True)
+    base = os.path.join(folder, "base")
+    os.mkdir(base)
+    with on_tmpfs("tmpfs", folder, base):
+        for name in ("lower", "upper", "work"):
+            os.mkdir(os.path.join(base, name))
+        layers = ",".join(f"{n}dir={os.path.join(base, n)}" for n in ("lower", "upper", "work"))
+        run("mount", "-t", "overlay", "-o", layers, "overlay", path)
+        yield
+        unmount(path)
+
+
+@contextlib.contextmanager
+def on_sshfs(_kind, folder, path):
+    need("sshfs", SFTP_SERVER)
+    there = os.path.join(folder, "there")
+    os.mkdir(there)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, subprocess.Popen([SFTP_SERVER], stdin=theirs, stdout=theirs) as server:
+        argv = ["sshfs", "-f", "-o", "passive,idmap=none", f":{there}", path]
+        with subprocess.Popen(argv, stdin=ours, stdout=ours) as client:
+            ours.close()
+            theirs.close()
+            wait_for(lambda: mounted(path) or client.poll() is not None, 20, "sshfs does not mount")
+            check(client.poll() is None, f"sshfs ended with {client.returncode}")
+            try:
+                yield
+                unmount(path)
+            finally:
+                subprocess.run(["umount", "-l", path], check=False, stderr=subprocess.DEVNULL)
+                client.wait(20)
+                server.wait(20)
+
+
+def load(v, tree, rng):
+    """Small files, a large one overwritten at random, a database: each made durable, some deleted."""
+    run("cp", "-a", tree, v.path("tree"))
+    with open(v.path("large"), "wb") as f:
+        f.write(rng.randbytes(12 * MIB))
+    with open(v.path("large"), "r+b") as f:
+        for _ in range(40):
+            f.seek(rng.randrange(12 * MIB))
+            f.write(rng.randbytes(rng.randrange(9000)))
+            if rng.random() < 0.3:
+                f.flush()
+                os.fsync(f.fileno())
+    with contextlib.closing(sqlite3.connect(v.path("db"), isolation_level=None)) as db:
+        check(db.execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal", "no WAL")
+        db.execute("CREATE TABLE t (v BLOB)")
+        for _ in range(20):
+            db.execute("INSERT INTO t VALUES (?)", (rng.randbytes(3000),))
+    for number in range(3):
+        with open(v.path(f"gone{number}"), "wb") as f:
+            f.write(rng.randbytes(3 * MIB))
+    v.sync()
+    for number in range(3):
+        os.unlink(v.path(f"gone{number}"))
+
+
+def work(kind, tree, place):
+    with Volume(mount=False) as outer:
+        path = os.path.join(outer.root, "disk")
+        os.mkdir(path)
+        with place(kind, outer.root, path), Volume("--mmap", "64M", store=os.path.join(path, "store")) as v:
+            rng = random.Random(kind)
+            load(v, tree, rng)
+            expected = describe(v.mnt)
+            v.remount()
+            compare(expected, describe(v.mnt))
+            shutil.rmtree(v.path("tree", "kernel"))
+            v.sync()
+            expected = describe(v.mnt)
+            with open(v.path("unsynced"), "wb") as f:
+                f.write(rng.randbytes(MIB))
+            v.kill()
+            v.mount()
+            found = describe(v.mnt)
+            found.pop(b"unsynced", None)
+            compare(expected, found)
+            run(tool("apfs"), "compact", "--all", v.mnt)
+            compare(expected, {k: item for k, item in describe(v.mnt).items() if k != b"unsynced"})
+            v.umount()
+            run(tool("apfs"), "check", "--data", "--passfile", v.passfile, v.store)
+            log = v.log_tail()
+            check("cannot" not in log and "failed" not in log, f"{kind}: the log tells of errors:\n{log}")
+            say(f"{kind}: good")
+
+
+def each(place, *kinds):
+    with linux_files(200 if SANITIZED else 500) as tree:
+        for kind in kinds:
+            work(kind, tree, place)
+
+
+def disks():
+    each(on_disk, "ext4", "xfs", "btrfs")
+
+
+def memory():
+    each(on_tmpfs, "tmpfs")
+    each(on_overlay, "overlay")
+
+
+def sshfs():
+    each(on_sshfs, "sshfs")
+
+
+main(disks, memory, sshfs)
