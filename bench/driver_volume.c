@@ -48,6 +48,8 @@ static int open_option(struct driver *d, struct core_options *o, const char *tex
 		o->no_governance = true;
 	else if (!strcmp(name, "nofeedback"))
 		o->no_feedback = true;
+	else if (!strcmp(name, "nometrics"))
+		o->no_metrics = true;
 	else if (!strcmp(name, "codec"))
 		return codec_choice_parse(value, &o->compress);
 	else if (!strcmp(name, "priority"))
@@ -67,7 +69,7 @@ static int open_option(struct driver *d, struct core_options *o, const char *tex
 }
 
 /* open DIR [codec=CHOICE] [priority=PRIORITY] [chunk=BYTES] [workers=N] [memory=BYTES] [mmap=BYTES] [noflush]
- * [nogovernance] [nofeedback] */
+ * [nogovernance] [nofeedback] [nometrics] */
 int driver_open(struct driver *d, char **arg, unsigned n)
 {
 	struct core_options o = {

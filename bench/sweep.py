@@ -96,8 +96,8 @@ def tables(results):
         if values:
             text += (f"\n\n{what}: median {report.middle(values):.1f} %, worst {values[-1]:.1f} %, "
                      f"{sum(v > 15 for v in values)} of {len(values)} cells above 15 %")
-    worse = [r[0] for r in rows if r[7] > r[6] * 1.01]
-    return text + f"\n\nworse ratio than the best fixed by over 1 %: {', '.join(worse) or 'none'}", charts
+    worse = [r[0] for r in rows if r[7] > max(r[6] * 1.01, r[6] + 0.1)]
+    return text + f"\n\nstored over 1 % (and 0.1 points) more than the best fixed: {', '.join(worse) or 'none'}", charts
 
 
 def measure(args, work, results):
