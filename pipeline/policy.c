@@ -135,13 +135,15 @@ bool policy_name_is_dense(const char *name)
 }
 
 /* The levels of a codec, from fast to small; the controller moves along them, from the middle on. Measured on one core,
- * 64 KiB frames of kernel source (stored share, encoding and decoding MB/s): zstd -1 31.6 %, 393, 1719; 1 27.2 %, 354,
- * 1472; 3 25.8 %, 303, 1467. */
+ * 64 KiB frames of text (stored share, encoding and decoding MB/s; bench/RESULTS.md): zstd -5 41.8 %, 387, 1505;
+ * -1 34.2
+ * %, 322, 1371; 1 27.7 %, 288, 1176; 3 26.3 %, 229, 1141; 5 25.3 %, 114, 1067: 1 is where the next step begins to cost
+ * more than it saves. */
 #define STEPS  5
 #define MIDDLE 2
 static const int ladder[CODEC_COUNT][STEPS] = {
     [CODEC_LZ4] = {-16, -4, 1, 3, 5},
-    [CODEC_ZSTD] = {-5, -3, -1, 1, 3},
+    [CODEC_ZSTD] = {-5, -1, 1, 2, 3},
     [CODEC_BROTLI] = {1, 2, 4, 5, 6},
 };
 /* Small files are bound by requests, so the CPU has time. */
@@ -185,7 +187,9 @@ struct codec_choice policy_codec(struct codec_choice choice, enum policy_priorit
 		level = packed_zstd;
 	if (sample == POLICY_SAMPLE_DENSE)
 		step = -MIDDLE;
-	else if (step > 0 && (kind == POLICY_RANDOM || sample == POLICY_SAMPLE_PLAIN)) /* somebody waits; or no use */
+	else if (step >= 0 && sample == POLICY_SAMPLE_PLAIN) /* as small, and faster */
+		step = -1;
+	else if (step > 0 && kind == POLICY_RANDOM) /* somebody waits */
 		step = 0;
 	else
 		step = step < lowest ? lowest : step > highest ? highest : step;
