@@ -116,7 +116,7 @@ void run_use(struct run *r, struct model_inode *i)
 {
 	struct model_inode *dir;
 	struct core_attr attr;
-	const char *name;
+	const char *name = NULL;
 	int ret;
 
 	if (i->refs || i->opens || i->ino == CORE_ROOT)

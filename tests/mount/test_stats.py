@@ -2,6 +2,7 @@
 """What a mount counts: every metric of the registry moves under a load that should move it, and sums are right."""
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import apfsmount
 from apfsmount import MIB, PASSPHRASE, Volume, check, need, run, tool
@@ -146,11 +148,14 @@ def load_codecs(seen):
 
 
 def load_alert(seen):
-    """Compression that keeps every processor busy for more than two intervals of the sampler."""
-    data = apfsmount.text(random.Random(6), 2 * MIB)
-    with Volume("--compress", "brotli:11", "--workers", "16") as v:
+    """Compression that keeps every processor busy for an interval of the sampler. Each writer waits until its file is
+    stored, and none is overwritten: once it is over, there is nothing left to compress, nor to compact."""
+    data = apfsmount.text(random.Random(6), MIB)
+    names = itertools.count()
+    with Volume("--compress", "brotli:11", "--workers", "16") as v, ThreadPoolExecutor() as pool:
         seen.until(v, ["apfs_alerts_total", "apfs_cpu_saturation_ratio", "apfs_io_saturation_ratio",
-                       "apfs_memory_saturation_ratio"], 60, lambda: write(v.path("f"), data * 4))
+                       "apfs_memory_saturation_ratio"], 60,
+                   lambda: list(pool.map(lambda _: write(v.path(f"f{next(names)}"), data, sync=True), range(3))))
         check("processors are busy" in v.log_tail(), f"no alert in the log: {v.log_tail()}")
 
 

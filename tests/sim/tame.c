@@ -62,8 +62,6 @@ void tame(uint64_t seed)
 ssize_t __wrap_getrandom(void *buf, size_t len, unsigned flags);
 void *__wrap_sodium_malloc(size_t len);
 void __wrap_sodium_free(void *p);
-int __wrap_crypto_pwhash(unsigned char *out, unsigned long long out_len, const char *pass, unsigned long long pass_len,
-                         const unsigned char *salt, unsigned long long ops, size_t mem, int alg);
 
 ssize_t __wrap_getrandom(void *buf, size_t len, unsigned flags)
 {
@@ -80,18 +78,5 @@ void *__wrap_sodium_malloc(size_t len)
 void __wrap_sodium_free(void *p)
 {
 	free(p);
-}
-
-int __wrap_crypto_pwhash(unsigned char *out, unsigned long long out_len, const char *pass, unsigned long long pass_len,
-                         const unsigned char *salt, unsigned long long ops, size_t mem, int alg)
-{
-	crypto_generichash_state s;
-
-	(void)crypto_generichash_init(&s, salt, crypto_pwhash_SALTBYTES, (size_t)out_len);
-	(void)crypto_generichash_update(&s, (const unsigned char *)&ops, sizeof(ops));
-	(void)crypto_generichash_update(&s, (const unsigned char *)&mem, sizeof(mem));
-	(void)crypto_generichash_update(&s, (const unsigned char *)&alg, sizeof(alg));
-	(void)crypto_generichash_update(&s, (const unsigned char *)pass, pass_len);
-	return crypto_generichash_final(&s, out, (size_t)out_len);
 }
 /* NOLINTEND(bugprone-reserved-identifier) */

@@ -1,7 +1,6 @@
 /*
  * What keeps a test from being quick and from repeating itself, tamed: linked with apfs_tame, Argon2id is as quick as a
- * hash (and derives other keys, so such a program reads only what such a program made), keys stay out of guarded pages,
- * and all randomness comes from a seed.
+ * hash (quick_kdf.c), keys stay out of guarded pages, and all randomness comes from a seed.
  */
 #ifndef APFS_TESTS_SIM_TAME_H
 #define APFS_TESTS_SIM_TAME_H
