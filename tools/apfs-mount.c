@@ -232,21 +232,41 @@ static enum exit_status watch(struct mounting *m)
 
 /* --- the mount ---------------------------------------------------------------------------------------------------- */
 
+static int effective_number(struct settings *s, enum setting_id id, unsigned number)
+{
+	char text[32];
+
+	(void)snprintf(text, sizeof(text), "%u", number);
+	return settings_effective(s, id, text);
+}
+
+static int effective_tokens(struct settings *s, enum storage_class storage, unsigned cores)
+{
+	int ret;
+
+	if (settings_number(s, SETTING_NO_GOVERNANCE)) {
+		ret = settings_effective(s, SETTING_CPU_TOKENS, "(no limit)");
+		return ret ? ret : settings_effective(s, SETTING_IO_TOKENS, "(no limit)");
+	}
+	ret = effective_number(s, SETTING_CPU_TOKENS, policy_cpu_tokens(cores));
+	return ret ? ret : effective_number(s, SETTING_IO_TOKENS, policy_io_tokens(storage));
+}
+
 /* What is used where nothing is set, and the text of all of it. */
 static int describe_config(struct mounting *m, unsigned threads)
 {
 	struct settings *s = &m->o->settings;
-	unsigned workers = policy_pool((unsigned)sysconf(_SC_NPROCESSORS_ONLN));
-	char text[32];
+	unsigned cores = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+	enum storage_class storage = storage_class(m);
 	size_t len;
 
-	(void)snprintf(text, sizeof(text), "%u", threads);
-	int ret = settings_effective(s, SETTING_THREADS, text);
-	(void)snprintf(text, sizeof(text), "%u", workers);
+	int ret = effective_number(s, SETTING_THREADS, threads);
 	if (!ret)
-		ret = settings_effective(s, SETTING_WORKERS, text);
+		ret = effective_number(s, SETTING_WORKERS, policy_pool(cores));
 	if (!ret)
-		ret = settings_effective(s, SETTING_STORAGE, storage_class_name(storage_class(m)));
+		ret = effective_tokens(s, storage, cores);
+	if (!ret)
+		ret = settings_effective(s, SETTING_STORAGE, storage_class_name(storage));
 	if (!ret && settings_number(s, SETTING_NO_METRICS))
 		ret = settings_effective(s, SETTING_NO_FEEDBACK, "yes");
 	if (!ret)

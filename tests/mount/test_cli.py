@@ -327,6 +327,8 @@ def config():
         ):
             check(said.get(name) == [value, source], f"{name}: {said.get(name)}")
         check(int(said["threads"][0]) >= 2, f"threads: {said['threads']}")  # what the machine made of it
+        check(int(said["cpu-tokens"][0]) >= 1, f"CPU tokens: {said['cpu-tokens']}")
+        check(said["io-tokens"][0] in ("4", "12", "24"), f"I/O tokens: {said['io-tokens']}")
         check("compression:     zstd:9" in run(tool("apfs"), "info", v.mnt), "another codec is used")
         v.umount()
         fails(30, "not an apfs mount", tool("apfs"), "config", v.mnt)
