@@ -127,6 +127,8 @@ void op_chmod(struct job *j, const char *path, uint32_t mode);
 void op_chown(struct job *j, const char *path, uint32_t uid, uint32_t gid);
 void op_utimes(struct job *j, const char *path);
 void op_setxattr(struct job *j, const char *path, const char *name, size_t len);
+/* A codec and a priority that what is made in this directory begins with. */
+void op_prefer(struct job *j, const char *path);
 void op_removexattr(struct job *j, const char *path, const char *name);
 void op_getxattr(struct job *j, const char *path, const char *name);
 void op_list(struct job *j, const char *path, bool with_attr);

@@ -86,6 +86,33 @@ static struct model_inode *made(struct job *j, const struct core_attr *attr)
 	return i;
 }
 
+static const char *const preferences[][2] = {{"user.apfs.compression", "zstd:3"}, {"user.apfs.priority", "ratio"}};
+
+void op_prefer(struct job *j, const char *path)
+{
+	STEP(j, "preferences of %s", path);
+	struct model_inode *i = op_walk(j, path);
+
+	for (unsigned n = 0; i && n < 2; n++) {
+		const char *name = preferences[n][0], *value = preferences[n][1];
+
+		if (job_did(j, CHANGE(j, core_setxattr(r->fx.core, i->ino, name, value, strlen(value), 0))))
+			run_expect(r, 0, model_xattr_set(r->m, i, name, value, strlen(value), 0));
+	}
+}
+
+/* Files and directories begin with their directory's. */
+static void inherit(struct run *r, const struct model_inode *dir, struct model_inode *i)
+{
+	for (unsigned n = 0; (S_ISREG(i->mode) || S_ISDIR(i->mode)) && n < 2; n++) {
+		struct model_xattr *x;
+
+		HASH_FIND_STR(dir->xattrs, preferences[n][0], x);
+		if (x)
+			run_expect(r, 0, model_xattr_set(r->m, i, x->name, x->value, x->len, 0));
+	}
+}
+
 struct model_inode *op_make(struct job *j, const char *path, uint32_t mode)
 {
 	STEP(j, "make %s", path);
@@ -96,6 +123,7 @@ struct model_inode *op_make(struct job *j, const char *path, uint32_t mode)
 	if (!dir || !job_did(j, CHANGE(j, core_mknod(r->fx.core, &root_cred, dir->ino, name, mode, 0, &attr))))
 		return NULL;
 	run_expect(r, 0, model_create(r->m, &model_root, dir->ino, name, mode, 0, NULL, attr.ino));
+	inherit(r, dir, model_inode_get(r->m, attr.ino));
 	return made(j, &attr);
 }
 

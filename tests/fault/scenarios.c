@@ -24,6 +24,25 @@ static void make_dirs(struct job *j)
 	(void)op_make(j, "e/dir2", S_IFDIR | 0755);
 }
 
+static void prepare_preferences(struct job *j)
+{
+	op_usual_tree(j);
+	op_prefer(j, "d");
+	op_sync(j);
+}
+
+/* The copies are made before the inode is. */
+static void inherit(struct job *j)
+{
+	(void)op_make(j, "d/new1", S_IFREG | 0644);
+	(void)op_make(j, "d/new2", S_IFIFO | 0600);
+	if (op_make(j, "d/dir1", S_IFDIR | 0755))
+		(void)op_make(j, "d/dir1/new3", S_IFREG | 0600);
+	op_fsync(j, "d");
+	op_prefer(j, "e");
+	(void)op_make(j, "e/new4", S_IFREG | 0600);
+}
+
 static void make_symlinks(struct job *j)
 {
 	(void)op_symlink(j, "d/to1", "a target");
@@ -98,6 +117,7 @@ static void list(struct job *j)
 
 const struct scenario scenarios_names[] = {{.name = "create", .prepare = op_usual_tree, .run = make_files},
                                            {.name = "mkdir", .prepare = op_usual_tree, .run = make_dirs},
+                                           {.name = "inherit", .prepare = prepare_preferences, .run = inherit},
                                            {.name = "symlink", .prepare = op_usual_tree, .run = make_symlinks},
                                            {.name = "link", .prepare = op_usual_tree, .run = make_links},
                                            {.name = "unlink", .prepare = op_usual_tree, .run = unlink_files},

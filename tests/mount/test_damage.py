@@ -99,7 +99,7 @@ def odd_store():
 
 
 def mapped():
-    """Segments that are mapped (--mmap) and cut short under the daemon: EIO, and it goes on."""
+    """Segments that are mapped (--mmap), and damaged and cut short under the daemon: EIO, and it goes on."""
     need()
     rng = random.Random(seed())
     with Volume() as v:
@@ -114,6 +114,14 @@ def mapped():
                 check(f.read(4096) == files["a"][:4096], "a has other data")
             with open(f"/proc/{v.daemon.pid}/maps", encoding="utf-8") as f:
                 check(os.path.join(v.store, "segments") in f.read(), f"no segment is mapped: {options}")
+        for path in v.segments():
+            flip(path, os.path.getsize(path) - 1000, 3)
+        check(read_all(v, files) == 1, "the bit that flipped was not noticed, or spoiled more than its file")
+        for path in v.segments():
+            flip(path, os.path.getsize(path) - 1000, 3)
+        check(read_all(v, files) == 0, "a file is unreadable with all bits as they were")
+        with open(v.path("b"), "rb") as f:
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         for path in v.segments():
             os.truncate(path, 20000)
         check(read_all(v, {"b": files["b"]}) == 1, "what was cut off was read")

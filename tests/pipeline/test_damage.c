@@ -334,7 +334,7 @@ static unsigned mapped_segments(const struct rig *r)
 	return found;
 }
 
-/* Segments that are mapped and cut short while they are: an error as any other, in any thread. */
+/* Segments that are mapped, and damaged or cut short while they are: an error as any other, in any thread. */
 static void test_mapped(void **state)
 {
 	static uint8_t plain[4][4 * 65536];
@@ -343,6 +343,7 @@ static void test_mapped(void **state)
 	struct pipeline_segment seg;
 	struct rig r;
 	char path[128];
+	size_t len;
 
 	(void)state;
 	rig_init(&r, CIPHER_AES_256_GCM);
@@ -357,6 +358,21 @@ static void test_mapped(void **state)
 	for (unsigned n = 0; n < 2; n++)
 		for (unsigned i = 0; i < 4; i++)
 			rig_check(&r, chunk[i], item[i], 4);
+	assert_int_equal(mapped_segments(&r), 3);
+
+	/* A bit that flips under the mapping is seen, and so is that it is right again. */
+	rig_segment_file(&r, chunk[0]->segment, path, sizeof(path));
+	uint8_t *bytes = rig_file_read(path, &len);
+	for (size_t at = chunk[0]->offset + chunk[0]->data_start; at < len; at += 1009) {
+		uint8_t flipped = (uint8_t)(bytes[at] ^ 1u << at % 8);
+
+		rig_file_write(path, &flipped, 1, at);
+		assert_int_equal(rig_read_or_fail(&r, chunk[0], plain[0]), -EBADMSG);
+		rig_check(&r, chunk[1], item[1], 4);
+		rig_file_write(path, &bytes[at], 1, at);
+		rig_check(&r, chunk[0], item[0], 4);
+	}
+	free(bytes);
 	assert_int_equal(mapped_segments(&r), 3);
 
 	for (unsigned i = 0; i < 2; i++) {

@@ -157,6 +157,83 @@ static void test_tasks_leave_room(void **state)
 	workers_free(w);
 }
 
+/* A job whose steps wait, and that no more than `width` threads may work on. */
+struct narrow {
+	struct workers_job job;
+	struct workers *workers;
+	struct latch *latch;
+	atomic_uint running, most, done;
+};
+
+static void narrow_step(struct workers_job *job, unsigned i, struct worker_ctx *ctx)
+{
+	struct narrow *n = container(job, struct narrow, job);
+	unsigned now = atomic_fetch_add(&n->running, 1) + 1, most = atomic_load(&n->most);
+
+	(void)i;
+	(void)ctx;
+	while (now > most && !atomic_compare_exchange_weak(&n->most, &most, now))
+		;
+	latch_wait(n->latch);
+	(void)atomic_fetch_sub(&n->running, 1);
+	workers_leave(n->workers, job);
+	(void)atomic_fetch_add(&n->done, 1);
+}
+
+/* Threads that a job may not have go to the next one; and it is none that somebody may help with. */
+static void test_width(void **state)
+{
+	struct latch first = LATCH, second = LATCH;
+	struct narrow narrow = {.job = {.step = narrow_step, .steps = 40, .width = 2}, .latch = &first};
+	struct held held = {.job = {.step = held_step, .steps = 2}, .latch = &second};
+	struct workers *w;
+	struct worker_ctx *ctx;
+
+	(void)state;
+	assert_int_equal(workers_new(&(struct workers_options){.threads = 4, .contexts = 16}, &w, NULL), 0);
+	narrow.workers = w;
+	workers_submit(w, &narrow.job, false);
+	latch_await(&first, 2);
+	workers_submit(w, &held.job, false);
+	latch_await(&second, 2); /* the other two have passed it by */
+	assert_int_equal(atomic_load(&narrow.running), 2);
+	ctx = workers_borrow(w);
+	assert_false(workers_help(w, ctx));
+	latch_open(&second);
+	latch_open(&first);
+	while (workers_help(w, ctx)) /* one among them, now and then */
+		;
+	workers_return(w, ctx);
+	workers_free(w);
+	assert_int_equal(atomic_load(&narrow.done), 40);
+	assert_int_equal(atomic_load(&narrow.most), 2);
+}
+
+/* No more threads than are allowed work on jobs; tasks go on. A higher limit is used at once. */
+static void test_limit(void **state)
+{
+	struct latch jobs = LATCH, tasks = LATCH;
+	struct held held = {.job = {.step = held_step, .steps = 3}, .latch = &jobs};
+	struct workers *w;
+
+	(void)state;
+	assert_int_equal(workers_new(&(struct workers_options){.threads = 3, .contexts = 16}, &w, NULL), 0);
+	workers_limit(w, 1);
+	workers_submit(w, &held.job, false);
+	latch_await(&jobs, 1);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(workers_run(w, latch_wait, &tasks), 0);
+	latch_await(&tasks, 2); /* the other two have left the job alone */
+	(void)pthread_mutex_lock(&jobs.lock);
+	assert_int_equal(jobs.waiting, 1);
+	(void)pthread_mutex_unlock(&jobs.lock);
+	latch_open(&tasks);
+	workers_limit(w, 3);
+	latch_await(&jobs, 3);
+	latch_open(&jobs);
+	workers_free(w);
+}
+
 static void count_task(void *arg)
 {
 	atomic_fetch_add((atomic_uint *)arg, 1);
@@ -270,12 +347,9 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_steps),
-	    cmocka_unit_test(test_help),
-	    cmocka_unit_test(test_tasks_leave_room),
-	    cmocka_unit_test(test_tasks_are_bounded),
-	    cmocka_unit_test(test_order),
-	    cmocka_unit_test(test_lending),
+	    cmocka_unit_test(test_steps), cmocka_unit_test(test_help),    cmocka_unit_test(test_tasks_leave_room),
+	    cmocka_unit_test(test_width), cmocka_unit_test(test_limit),   cmocka_unit_test(test_tasks_are_bounded),
+	    cmocka_unit_test(test_order), cmocka_unit_test(test_lending),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
