@@ -118,6 +118,9 @@ int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core
  * the parent has a default ACL. */
 int core_mknod(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, uint32_t mode,
                uint32_t rdev, struct core_attr *out) MUST_CHECK;
+/* A file without a name, which core_link may give one. Without that it goes with its last reference. */
+int core_tmpfile(struct core *c, const struct core_cred *cred, uint64_t parent, uint32_t mode,
+                 struct core_attr *out) MUST_CHECK;
 int core_symlink(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, const char *target,
                  struct core_attr *out) MUST_CHECK;
 /* buf gets the target, zero-terminated; size at least 4096. */

@@ -186,15 +186,32 @@ void dir_undo_add(struct core *c, uint64_t parent, const char *name, size_t len)
 		(void)core_stop(c, ret, NULL, "undoing a change of names");
 }
 
+/* What a new inode has of its directory. */
+static int inherit(struct core *c, struct node *dir, uint32_t umask, struct index_inode *a)
+{
+	bool acls = false;
+	int ret;
+
+	SCOPED_LOCK(&dir->lock);
+	if (dir->attr.mode & S_ISGID) {
+		a->gid = dir->attr.gid;
+		a->mode |= S_ISDIR(a->mode) ? S_ISGID : 0;
+	}
+	ret = S_ISLNK(a->mode) ? 0 : acl_inherit(c, &dir->attr, a->ino, umask, &a->mode, &acls);
+	a->flags = acls ? INDEX_INODE_XATTRS : 0;
+	return ret ? ret : prefer_inherit(c, &dir->attr, a);
+}
+
+/* name: NULL for a file without one. */
 static int create(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, uint32_t mode,
                   uint32_t rdev, const char *target, struct core_attr *out)
 {
-	struct index_inode a = {.nlink = S_ISDIR(mode) ? 2 : 1, .uid = cred->uid, .gid = cred->gid, .rdev = rdev};
+	struct index_inode a = {
+	    .nlink = S_ISDIR(mode) ? 2 : name != NULL, .uid = cred->uid, .gid = cred->gid, .rdev = rdev};
 	struct node *dir, *n = NULL;
 	struct index_dirent d;
-	size_t len;
-	bool acls = false;
-	int ret = name_check(name, &len);
+	size_t len = 0;
+	int ret = name ? name_check(name, &len) : 0;
 
 	if (!ret)
 		ret = space_for_name(c, target ? strlen(target) : 0);
@@ -204,7 +221,7 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 	ret = dir_get(c, parent, &dir);
 	if (ret)
 		return ret;
-	ret = index_dirent_get(c->index, parent, name, len, &d);
+	ret = name ? index_dirent_get(c->index, parent, name, len, &d) : -ENOENT;
 	if (ret != -ENOENT) {
 		ret = ret ? ret : -EEXIST;
 		goto out;
@@ -213,25 +230,15 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 	a.generation = 1; /* numbers are never reused */
 	a.mode = mode;
 	a.btime = a.atime = a.mtime = a.ctime = core_now(c);
-	{
-		SCOPED_LOCK(&dir->lock);
-		if (dir->attr.mode & S_ISGID) {
-			a.gid = dir->attr.gid;
-			a.mode |= S_ISDIR(mode) ? S_ISGID : 0;
-		}
-		ret = S_ISLNK(mode) ? 0 : acl_inherit(c, &dir->attr, a.ino, cred->umask, &a.mode, &acls);
-		a.flags = acls ? INDEX_INODE_XATTRS : 0;
-		if (!ret)
-			ret = prefer_inherit(c, &dir->attr, &a);
-	}
 	a.parent = parent;
+	ret = inherit(c, dir, cred->umask, &a);
 	if (!ret && target) {
 		a.size = strlen(target);
 		ret = index_symlink_put(c->index, a.ino, target, a.size);
 	}
 	if (!ret)
 		ret = node_create(c, &a, &n);
-	if (!ret)
+	if (!ret && name)
 		ret = dir_add(c, parent, name, len, a.ino, a.mode);
 	if (ret) {
 		if (n) {
@@ -244,12 +251,16 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 	}
 	{
 		SCOPED_LOCK(&n->lock);
-		n->dense_name = policy_name_is_dense(name);
+		n->dense_name = name && policy_name_is_dense(name);
+		n->nameless = !name;
 		node_touch(c, n);
 		node_attr(n, out);
+		if (!name)
+			node_orphan(c, n);
 	}
 	lookup_add(c, a.ino, 1);
-	dir_changed(c, dir, 1, S_ISDIR(mode) ? 1 : 0);
+	if (name)
+		dir_changed(c, dir, 1, S_ISDIR(mode) ? 1 : 0);
 out:
 	if (n)
 		node_put(c, n);
@@ -265,6 +276,11 @@ int core_mknod(struct core *c, const struct core_cred *cred, uint64_t parent, co
 	if (S_ISLNK(mode) || !type_of(mode))
 		return -EINVAL;
 	return create(c, cred, parent, name, mode, S_ISCHR(mode) || S_ISBLK(mode) ? rdev : 0, NULL, out);
+}
+
+int core_tmpfile(struct core *c, const struct core_cred *cred, uint64_t parent, uint32_t mode, struct core_attr *out)
+{
+	return create(c, cred, parent, NULL, (mode & 07777) | S_IFREG, 0, NULL, out);
 }
 
 int core_symlink(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, const char *target,
@@ -318,7 +334,7 @@ int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, s
 		ret = 0;
 		if (S_ISDIR(mode))
 			ret = -EPERM;
-		else if (!n->attr.nlink)
+		else if (!n->attr.nlink && !n->nameless)
 			ret = -ENOENT;
 		else if (n->attr.nlink >= LINK_MAX_)
 			ret = -EMLINK;
@@ -330,7 +346,8 @@ int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, s
 	if (!ret) {
 		dir_changed(c, dir, 1, 0);
 		SCOPED_LOCK(&n->lock);
-		n->attr.nlink++;
+		if (!n->attr.nlink++)
+			node_named(c, n);
 		n->attr.parent = parent;
 		n->attr.ctime = core_now(c);
 		node_touch(c, n);

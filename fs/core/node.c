@@ -360,6 +360,13 @@ void node_orphan(struct core *c, struct node *n)
 	node_ref(c, n);
 }
 
+void node_named(struct core *c, struct node *n)
+{
+	n->nameless = false;
+	SCOPED_LOCK(&c->table_lock);
+	n->refs--; /* not the last: the caller has one */
+}
+
 void node_touch(struct core *c, struct node *n)
 {
 	n->attr_dirty = true;

@@ -68,6 +68,7 @@ struct node {
 	unsigned inflight;         /* batches with items of this node */
 	uint32_t unsealed;         /* bytes in whole, unsealed buffers */
 	uint32_t streak;           /* successive reads that continued at read_next */
+	bool nameless;             /* made without a name, and has had none yet */
 	bool dense_name;           /* it was created with a name that makes dense data likely */
 	bool loaded;               /* attr is filled */
 	bool prefers_known;
@@ -224,6 +225,8 @@ uint32_t lookup_sub(struct core *c, uint64_t ino, uint64_t count);
 void node_attr(const struct node *n, struct core_attr *out);
 /* Called when nlink becomes 0: keeps the node in memory until node_reap. Under n->lock. */
 void node_orphan(struct core *c, struct node *n);
+/* The opposite: n was made without a name and gets its first one. */
+void node_named(struct core *c, struct node *n);
 /* The access time of something that is read, as relatime has it. Under n->lock. */
 void node_accessed(struct core *c, struct node *n);
 /* Marks the attributes changed. Under n->lock. */

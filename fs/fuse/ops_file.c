@@ -64,35 +64,59 @@ static int kill_suidgid(fuse_req_t req, uint64_t ino)
 	return core_setattr(op_core(req), ino, which, &none, &out);
 }
 
-void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+/* Answers with a new file, opened; 0, or why it could not be. */
+static int reply_opened(fuse_req_t req, const struct core_attr *a, struct fuse_file_info *fi)
 {
 	struct session *s = op_session(req);
-	struct core *core = s->core;
-	struct core_cred cred = op_cred(req);
 	struct handle *h = NULL;
 	struct fuse_entry_param e;
-	struct core_attr a;
 
-	int ret = core_mknod(core, &cred, parent, name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, &a);
-	if (ret) {
-		op_reply(req, ret);
-		return;
-	}
-	ret = handle_open(s, a.ino, open_flags(fi->flags), &h);
-	if (ret) {
-		if (core_unlink(core, parent, name) == 0)
-			core_forget(core, a.ino, 1);
-		op_reply(req, ret);
-		return;
-	}
-	op_entry(&a, &e);
+	int ret = handle_open(s, a->ino, open_flags(fi->flags), &h);
+	if (ret)
+		return ret;
+	op_entry(a, &e);
 	fi->fh = (uintptr_t)h;
 	fi->keep_cache = 1;
 	if (fuse_reply_create(req, &e, fi) < 0) {
 		handle_close(s, h);
-		core_forget(core, a.ino, 1);
+		core_forget(s->core, a->ino, 1);
 	}
+	return 0;
 }
+
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct core *core = op_core(req);
+	struct core_cred cred = op_cred(req);
+	struct core_attr a;
+
+	int ret = core_mknod(core, &cred, parent, name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, &a);
+	if (!ret) {
+		ret = reply_opened(req, &a, fi);
+		if (ret && core_unlink(core, parent, name) == 0)
+			core_forget(core, a.ino, 1);
+	}
+	if (ret)
+		op_reply(req, ret);
+}
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
+{
+	struct core *core = op_core(req);
+	struct core_cred cred = op_cred(req);
+	struct core_attr a;
+
+	int ret = core_tmpfile(core, &cred, parent, mode, &a);
+	if (!ret) {
+		ret = reply_opened(req, &a, fi);
+		if (ret)
+			core_forget(core, a.ino, 1);
+	}
+	if (ret)
+		op_reply(req, ret);
+}
+#endif
 
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {

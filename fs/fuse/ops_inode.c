@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -97,6 +98,45 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	int ret = core_getattr(op_core(req), ino, &a);
 	reply_attr(req, ret, &a);
 }
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+static struct statx_timestamp statx_time(struct clock_time t)
+{
+	return (struct statx_timestamp){.tv_sec = t.sec, .tv_nsec = t.nsec};
+}
+
+void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)
+{
+	struct core_attr a;
+	(void)flags;
+	(void)mask;
+	(void)fi;
+
+	int ret = core_getattr(op_core(req), ino, &a);
+	if (ret) {
+		op_reply(req, ret);
+		return;
+	}
+	struct statx st = {
+	    .stx_mask = STATX_BASIC_STATS | STATX_BTIME,
+	    .stx_blksize = 4096,
+	    .stx_nlink = a.nlink,
+	    .stx_uid = a.uid,
+	    .stx_gid = a.gid,
+	    .stx_mode = (uint16_t)a.mode,
+	    .stx_ino = a.ino,
+	    .stx_size = a.size,
+	    .stx_blocks = a.blocks,
+	    .stx_rdev_major = major(a.rdev),
+	    .stx_rdev_minor = minor(a.rdev),
+	    .stx_atime = statx_time(a.atime),
+	    .stx_mtime = statx_time(a.mtime),
+	    .stx_ctime = statx_time(a.ctime),
+	    .stx_btime = statx_time(a.btime),
+	};
+	(void)fuse_reply_statx(req, 0, &st, SESSION_TIMEOUT);
+}
+#endif
 
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {

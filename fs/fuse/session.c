@@ -96,6 +96,12 @@ const struct fuse_lowlevel_ops session_ops = {
     .release = op_release,
     .fsync = op_fsync,
     .lseek = op_lseek,
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+    .tmpfile = op_tmpfile,
+#endif
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+    .statx = op_statx,
+#endif
     .opendir = op_opendir,
     .readdir = op_readdir,
     .readdirplus = op_readdirplus,

@@ -106,6 +106,48 @@ static void test_whiteouts(void **state)
 	assert_int_equal(core_unlink(f->core, b, "moved"), 0);
 }
 
+static void test_nameless(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t dir = make(f, CORE_ROOT, "d", S_IFDIR | 02775);
+	struct core_file *h;
+	struct core_attr a, lost, out;
+	char buf[4];
+
+	assert_int_equal(core_tmpfile(f->core, &root_cred, dir, 0640, &a), 0);
+	assert_int_equal(a.mode, S_IFREG | 0640);
+	assert_int_equal(a.nlink, 0);
+	assert_int_equal(core_tmpfile(f->core, &root_cred, dir, 0640, &lost), 0);
+	assert_int_equal(core_tmpfile(f->core, &root_cred, a.ino, 0640, &out), -ENOTDIR);
+	assert_int_equal(core_rmdir(f->core, CORE_ROOT, "d"), 0);
+	assert_int_equal(core_tmpfile(f->core, &root_cred, dir, 0640, &out), -ENOENT);
+	dir = make(f, CORE_ROOT, "e", S_IFDIR | 0755);
+	assert_int_equal(core_file_open(f->core, a.ino, O_RDWR, &h), 0);
+	assert_int_equal(core_file_write(h, "data", 4, 0, 0), 0);
+	assert_int_equal(core_sync(f->core), 0);
+	assert_int_equal(core_link(f->core, a.ino, dir, "f", &out), 0);
+	assert_int_equal(out.nlink, 1);
+	core_forget(f->core, a.ino, 2);
+	core_file_close(h);
+	core_forget(f->core, lost.ino, 1);
+	assert_int_equal(core_getattr(f->core, lost.ino, &out), -ENOENT);
+	fixture_remount(f);
+	assert_int_equal(find(f, find(f, CORE_ROOT, "e"), "f"), a.ino);
+	assert_int_equal(core_file_open(f->core, a.ino, O_RDONLY, &h), 0);
+	assert_int_equal(core_file_read(h, buf, 4, 0), 4);
+	assert_memory_equal(buf, "data", 4);
+	core_file_close(h);
+	/* one that had a name gets no other; and one that nobody named is gone after a crash */
+	assert_int_equal(core_file_open(f->core, a.ino, O_RDONLY, &h), 0);
+	assert_int_equal(core_unlink(f->core, find(f, CORE_ROOT, "e"), "f"), 0);
+	assert_int_equal(core_link(f->core, a.ino, CORE_ROOT, "again", &out), -ENOENT);
+	core_file_close(h);
+	assert_int_equal(core_tmpfile(f->core, &root_cred, CORE_ROOT, 0600, &lost), 0);
+	assert_int_equal(core_sync(f->core), 0);
+	fixture_remount(f);
+	assert_int_equal(core_getattr(f->core, lost.ino, &out), -ENOENT);
+}
+
 static void test_rename_moves(void **state)
 {
 	struct fixture *f = *state;
@@ -340,6 +382,7 @@ int main(void)
 	    TEST(test_rename_errors),
 	    TEST(test_rename_moves),
 	    TEST(test_whiteouts),
+	    TEST(test_nameless),
 	    TEST(test_link_counts),
 	    TEST(test_odd_names),
 	    TEST(test_symlink),

@@ -157,9 +157,10 @@ def renameat2(old, new, flags=0):
     syscall("renameat2", AT_FDCWD, old, AT_FDCWD, new, flags)
 
 
-def libfuse():
-    """The version that the daemon finds: 317 is 3.17."""
-    lib = ctypes.CDLL("libfuse3.so.3")
+def libfuse(v):
+    """The version that the daemon has: 317 is 3.17."""
+    with open(f"/proc/{v.daemon.pid}/maps", encoding="utf-8") as f:
+        lib = ctypes.CDLL(next(line.split()[-1] for line in f if "libfuse3.so" in line))
     lib.fuse_pkgversion.restype = ctypes.c_char_p
     major, minor = lib.fuse_pkgversion().split(b".")[:2]
     return int(major) * 100 + int(minor)

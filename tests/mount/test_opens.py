@@ -284,7 +284,7 @@ def limits(v):
 def nameless(v):
     """O_TMPFILE, where libfuse knows of it: from 3.17 on."""
     flags = os.O_TMPFILE | os.O_RDWR
-    if not PLAIN and libfuse() < 317:
+    if not PLAIN and libfuse(v) < 317:
         fails(errno.EOPNOTSUPP, os.open, v.mnt, flags)
         same(os.listdir(v.mnt), [])
         return

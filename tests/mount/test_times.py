@@ -281,7 +281,7 @@ def birth(v):
     syscall("statx", AT_FDCWD, p, 0, 0xFFF, room)
     mask = struct.unpack_from("<I", room.raw)[0]
     check(mask & 0x7FF == 0x7FF, f"the basic fields: {mask:#x}")
-    if PLAIN or libfuse() >= 318:
+    if PLAIN or libfuse(v) >= 318:
         check(mask & 0x800, "no btime")
         seconds, nanoseconds = struct.unpack_from("<qI", room.raw, 0x50)
         check(abs(seconds + nanoseconds / 1e9 - time.time()) < 60, "the time it was made")
