@@ -77,6 +77,7 @@ static int chunk_put(struct index *ix, const struct index_chunk *c)
 
 	if (!count)
 		return -ENOMEM;
+	count_forget(count);
 	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_INSERT);
 	chunk_bind(st, c);
 	int ret = stmt_run(ix, st);

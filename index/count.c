@@ -17,6 +17,8 @@ struct count {
 	uint64_t chunk;
 	int64_t extents, mapped;
 	bool put;
+	bool known, found; /* row was asked for, and is filled in */
+	struct count_row row;
 	UT_hash_handle hh;
 };
 
@@ -54,6 +56,11 @@ void count_add(struct count *c, int64_t extents, int64_t mapped)
 void count_put(struct count *c)
 {
 	c->put = true;
+}
+
+void count_forget(struct count *c)
+{
+	c->known = false;
 }
 
 int count_segment(struct index *ix, uint64_t segment, int64_t live, int64_t chunks)
@@ -103,6 +110,23 @@ int count_row_get(struct index *ix, uint64_t chunk, struct count_row *row)
 	return ret;
 }
 
+int count_know(struct index *ix, struct count *c)
+{
+	if (c->known)
+		return 0;
+	int ret = count_row_get(ix, c->chunk, &c->row);
+	if (ret < 0)
+		return ret;
+	c->known = true;
+	c->found = ret > 0;
+	return 0;
+}
+
+uint64_t count_stored(const struct count *c, uint64_t mapped)
+{
+	return c->known && c->found && c->row.plain_len ? mapped * c->row.stored_len / c->row.plain_len : 0;
+}
+
 static int chunk_delete(struct index *ix, uint64_t chunk, const struct count_row *row)
 {
 	if (row->is_inline) {
@@ -125,14 +149,14 @@ static bool plausible(uint64_t count, int64_t change)
 	return count <= INT64_MAX && (change >= 0 || (uint64_t)-change <= count);
 }
 
-static int count_apply(struct index *ix, const struct count *c, struct err *e)
+static int count_apply(struct index *ix, struct count *c, struct err *e)
 {
-	struct count_row row = {0};
-	int ret = count_row_get(ix, c->chunk, &row);
+	int ret = count_know(ix, c);
 
-	if (ret < 0)
+	if (ret)
 		return err_set(e, ret, ERR_INDEX, "reading chunk %" PRIu64 ": %s", c->chunk, err_text(NULL, ret));
-	if (ret == 0) {
+	struct count_row row = c->row;
+	if (!c->found) {
 		if (c->extents > 0)
 			return err_set(e, -EINVAL, ERR_USAGE, "an extent names chunk %" PRIu64 ", which has no row",
 			               c->chunk);

@@ -186,6 +186,12 @@ struct count;
  * without memory. */
 struct count *count_get(struct index *ix, uint64_t chunk) MUST_CHECK;
 void count_add(struct count *c, int64_t extents, int64_t mapped);
+/* Reads the chunk's row, once a transaction: 0 also when there is none. */
+int count_know(struct index *ix, struct count *c) MUST_CHECK;
+/* The bytes of STORE, an estimate, that so many bytes of its plaintext take, once its row is known. */
+uint64_t count_stored(const struct count *c, uint64_t mapped);
+/* The row changes. */
+void count_forget(struct count *c);
 /* A chunk row was put: unless it has extents by the next commit it is removed again. */
 void count_put(struct count *c);
 /* Adds to the pending change of a segment's live bytes and chunks. */

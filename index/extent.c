@@ -155,11 +155,14 @@ static bool continues(const struct index_extent *before, uint64_t before_len, co
 }
 
 /* Makes sure that counting cannot fail once rows have changed. */
-static int span_reserve_counts(struct index *ix, const struct span *s, const struct index_extent *x)
+static int span_reserve_counts(struct index *ix, const struct span *s, const struct index_extent *x, bool stored)
 {
 	for (size_t i = 0; i < s->n; i++) {
-		if (!count_get(ix, s->x[i].chunk))
-			return -ENOMEM;
+		struct count *c = count_get(ix, s->x[i].chunk);
+		int ret = !c ? -ENOMEM : stored ? count_know(ix, c) : 0;
+
+		if (ret)
+			return ret;
 	}
 	return x->chunk && !count_get(ix, x->chunk) ? -ENOMEM : 0;
 }
@@ -172,6 +175,13 @@ static void count_change(struct index *ix, uint64_t chunk, int64_t extents, int6
 		count_add(c, extents, mapped);
 }
 
+static uint64_t stored_bytes(struct index *ix, uint64_t chunk, int64_t mapped)
+{
+	struct count *c = count_get(ix, chunk);
+
+	return c ? count_stored(c, (uint64_t)mapped) : 0;
+}
+
 /* Bytes of x in [from, to), which it overlaps. */
 static int64_t overlap(const struct index_extent *x, uint64_t from, uint64_t to)
 {
@@ -182,9 +192,9 @@ static int64_t overlap(const struct index_extent *x, uint64_t from, uint64_t to)
 
 /* Puts x, whose range is [from, to) or, for what lies above to, already free, in the place of the span of [from, to).
  * With chunk 0 it only clears. At most: cut the extent at the left, remove those inside, add the rest of the one at
- * the right, add or join x. */
+ * the right, add or join x. gone may be NULL. */
 static int span_replace(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, const struct span *s,
-                        const struct index_extent *x)
+                        const struct index_extent *x, uint64_t *gone)
 {
 	const struct index_extent *high = s->n ? &s->x[0] : NULL, *low = s->n ? &s->x[s->n - 1] : NULL;
 	const struct index_extent *before = s->before.len ? &s->before : NULL;
@@ -192,7 +202,7 @@ static int span_replace(struct index *ix, uint64_t ino, uint64_t from, uint64_t 
 	bool cut = low && low->off < from;
 	size_t inside = s->n - (cut ? 1 : 0);
 
-	int ret = span_reserve_counts(ix, s, x);
+	int ret = span_reserve_counts(ix, s, x, gone != NULL);
 	if (ret)
 		return ret;
 	if (cut) {
@@ -207,8 +217,13 @@ static int span_replace(struct index *ix, uint64_t ino, uint64_t from, uint64_t 
 		ret = extent_set_length(ix, ino, before->off, before_len + x->len);
 	else if (cut)
 		ret = extent_set_length(ix, ino, before->off, before_len);
-	for (size_t i = 0; i < s->n; i++)
-		count_change(ix, s->x[i].chunk, i < inside ? -1 : 0, -overlap(&s->x[i], from, to));
+	for (size_t i = 0; i < s->n; i++) {
+		int64_t bytes = overlap(&s->x[i], from, to);
+
+		if (gone)
+			*gone += stored_bytes(ix, s->x[i].chunk, bytes);
+		count_change(ix, s->x[i].chunk, i < inside ? -1 : 0, -bytes);
+	}
 	if (!ret && in_place && inside > 1)
 		ret = extent_delete(ix, ino, s->x[inside - 2].off, to, inside - 1);
 	else if (!ret && !in_place && inside)
@@ -227,7 +242,7 @@ static int span_replace(struct index *ix, uint64_t ino, uint64_t from, uint64_t 
 	return ret;
 }
 
-static int extent_replace(struct index *ix, uint64_t ino, const struct index_extent *x)
+static int extent_replace(struct index *ix, uint64_t ino, const struct index_extent *x, uint64_t *gone)
 {
 	static const struct index_extent hole;
 	uint64_t to = end_of(x);
@@ -239,11 +254,11 @@ static int extent_replace(struct index *ix, uint64_t ino, const struct index_ext
 		if (ret)
 			return begun ? index_fail(ix, ret) : ret;
 		if (!s.more) {
-			ret = span_replace(ix, ino, x->off, to, &s, x);
+			ret = span_replace(ix, ino, x->off, to, &s, x, gone);
 			return ret && begun ? index_fail(ix, ret) : ret;
 		}
 		uint64_t from = s.x[s.n - 1].off;
-		ret = span_replace(ix, ino, from, to, &s, &hole);
+		ret = span_replace(ix, ino, from, to, &s, &hole, gone);
 		if (ret)
 			return begun ? index_fail(ix, ret) : ret;
 		to = from;
@@ -251,6 +266,11 @@ static int extent_replace(struct index *ix, uint64_t ino, const struct index_ext
 }
 
 int index_extent_set(struct index *ix, uint64_t ino, const struct index_extent *x)
+{
+	return index_extent_replace(ix, ino, x, NULL);
+}
+
+int index_extent_replace(struct index *ix, uint64_t ino, const struct index_extent *x, uint64_t *gone)
 {
 	SCOPED_LOCK(&ix->lock);
 	int ret = write_begin(ix);
@@ -262,7 +282,7 @@ int index_extent_set(struct index *ix, uint64_t ino, const struct index_extent *
 		return -EINVAL;
 	if (!x->len)
 		return 0;
-	ret = extent_replace(ix, ino, x);
+	ret = extent_replace(ix, ino, x, gone);
 	write_end(ix);
 	return ret;
 }
@@ -271,7 +291,7 @@ int extent_clear(struct index *ix, uint64_t ino)
 {
 	const struct index_extent all = {.len = INDEX_OFFSET_MAX};
 
-	return extent_replace(ix, ino, &all);
+	return extent_replace(ix, ino, &all, NULL);
 }
 
 /* --- compaction --------------------------------------------------------------------------------------------------- */
@@ -344,7 +364,7 @@ int index_extent_move(struct index *ix, const struct index_move *m, uint64_t *mo
 		ret = move_next(ix, m, &off, &x);
 		if (ret || !x.len)
 			break;
-		ret = extent_replace(ix, m->ino, &x);
+		ret = extent_replace(ix, m->ino, &x, NULL);
 		if (!ret)
 			*moved += x.len;
 	}

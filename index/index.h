@@ -205,6 +205,8 @@ int index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to
 /* Maps [off, off + len) to x->chunk, or to a hole; what was there is cut, split or removed. The chunk's row must exist
  * by the next commit. Joins with a predecessor that it continues in file and chunk. */
 int index_extent_set(struct index *ix, uint64_t ino, const struct index_extent *x) MUST_CHECK;
+/* The same. *gone grows by the bytes of STORE, an estimate, that the file's part of what was there takes. */
+int index_extent_replace(struct index *ix, uint64_t ino, const struct index_extent *x, uint64_t *gone) MUST_CHECK;
 
 /* --- chunks and segments ------------------------------------------------------------------------------------------ */
 
