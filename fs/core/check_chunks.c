@@ -72,6 +72,14 @@ static bool extent_matches(const struct pipeline_record *r, const struct index_o
 	return at >= end;
 }
 
+/* Clones map bytes that were sealed as another file's. */
+static bool is_cloned(struct check *ck, uint64_t ino)
+{
+	struct index_inode row;
+
+	return !index_inode_get(ck->index, ino, &row) && row.flags & NODE_CLONED;
+}
+
 static int compare_extents(struct check *ck, const struct subject *s, const struct pipeline_record *r)
 {
 	struct index_owned_extent *e;
@@ -81,7 +89,7 @@ static int compare_extents(struct check *ck, const struct subject *s, const stru
 	int ret = chunk_extents(ck->index, s->p->id, SIZE_MAX, &e, &n);
 
 	for (size_t k = 0; k < n && !ret; k++) {
-		if (extent_matches(r, &e[k], &i, &pos))
+		if (extent_matches(r, &e[k], &i, &pos) || is_cloned(ck, e[k].ino))
 			continue;
 		SCOPED_LOCK(&ck->lock);
 		check_finding(ck, CHECK_INDEX,

@@ -315,13 +315,13 @@ void chunk_forget(struct core *c, uint64_t id)
 	chunk_free(k);
 }
 
-bool chunk_is_own(struct core *c, uint64_t id)
+bool chunk_is_joint(struct core *c, uint64_t id)
 {
 	struct chunk *k;
 
 	SCOPED_LOCK(&c->chunks->lock);
 	HASH_FIND(hh, c->chunks->table, &id, sizeof(id), k);
-	return k && k->fresh && !k->shared;
+	return k && k->fresh && k->shared;
 }
 
 bool chunk_fresh_in(struct core *c, uint64_t segment)
@@ -448,7 +448,7 @@ static int by_pos(const void *a, const void *b)
 
 	if (x->x.chunk_off != y->x.chunk_off)
 		return x->x.chunk_off < y->x.chunk_off ? -1 : 1;
-	return 0;
+	return x->ino < y->ino ? -1 : x->ino > y->ino;
 }
 
 int chunk_extents(struct index *ix, uint64_t id, size_t most, struct index_owned_extent **out, size_t *n)

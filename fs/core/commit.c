@@ -33,7 +33,7 @@ static int write_rows(struct core *c, bool *due)
 
 			if (S_ISREG(row.mode)) {
 				row.size = n->cut_size;
-				row.blocks = n->cut_blocks;
+				row.blocks = node_cut_blocks(n);
 			}
 			ret = index_inode_put(c->index, &row);
 			if (!ret) {
@@ -119,6 +119,7 @@ static int cut_once(struct core *c, enum cut_kind kind, struct node *const *want
 static int cut_run(struct core *c, enum cut_kind kind, struct node *const *wanted, size_t nwanted, struct copy *copy)
 {
 	uint64_t begin = metrics_now(c->metrics);
+	unsigned rows = atomic_load(&c->clone_rows);
 	bool reclaimed = false;
 	int ret, names = 0;
 
@@ -130,6 +131,8 @@ static int cut_run(struct core *c, enum cut_kind kind, struct node *const *wante
 		if (!names)
 			ret = cut_once(c, kind, wanted, nwanted, copy, &reclaimed);
 	}
+	if (!ret)
+		atomic_fetch_sub(&c->clone_rows, rows);
 	space_cut_ended(c, ret, names, reclaimed);
 	(void)metrics_lap(c->metrics, METRIC_CUT_SECONDS, begin);
 	return ret;

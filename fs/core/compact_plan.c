@@ -12,6 +12,7 @@
 #define REGION        ((uint64_t)1 << 20)   /* bytes of a file that are gathered at once, at most */
 #define REGION_PIECES 1024u                 /* extents of a region that are looked at */
 #define FRAGMENT      ((uint64_t)32 << 10)  /* bytes: pieces of a region that on average are smaller are gathered */
+#define SHARERS_WORK  ((size_t)1 << 20)     /* pairs of extents that are compared for what they share */
 #define COLD_AGE      3600                  /* seconds since a file's last change */
 #define MERGE_FILE    ((uint64_t)256 << 10) /* bytes: smaller files are one piece soon enough */
 
@@ -30,7 +31,8 @@ struct file {
 	uint64_t ino, size, parent;
 	struct preference prefers;
 	bool dirty; /* written to, and not yet stored */
-	bool cold;  /* not changed for long */
+	bool cloned;
+	bool cold; /* not changed for long */
 };
 
 static bool is_cold(const struct core *c, const struct index_inode *row)
@@ -52,6 +54,7 @@ static int file_get(struct core *c, uint64_t ino, struct file *f)
 			f->size = n->attr.size;
 			f->parent = n->attr.parent;
 			f->dirty = n->map.dirty;
+			f->cloned = n->attr.flags & NODE_CLONED;
 			f->cold = is_cold(c, &n->attr);
 			prefer_node(c, n, &f->prefers);
 		}
@@ -65,6 +68,7 @@ static int file_get(struct core *c, uint64_t ino, struct file *f)
 		f->size = row.size;
 		f->parent = row.parent;
 		f->cold = is_cold(c, &row);
+		f->cloned = row.flags & NODE_CLONED;
 		ret = prefer_of(c, ino, row.flags, &f->prefers);
 	}
 	return ret == -ENOENT ? 0 : ret; /* deleted meanwhile: so are its extents */
@@ -81,6 +85,56 @@ static bool in_region(const struct copy *cp, uint64_t ino, const struct index_ex
 			return true;
 	}
 	return false;
+}
+
+static int by_source(const void *a, const void *b)
+{
+	const struct index_extent *x = a, *y = b;
+
+	if (x->chunk != y->chunk)
+		return x->chunk < y->chunk ? -1 : 1;
+	return x->chunk_off < y->chunk_off ? -1 : x->chunk_off > y->chunk_off;
+}
+
+/* Adds what others map of the bytes of n extents of one chunk. 1: they are too many. */
+static int add_sharers_of(struct copy *cp, uint64_t ino, const struct index_extent *x, size_t n)
+{
+	struct index_owned_extent *e;
+	size_t count;
+	int ret = chunk_extents(cp->core->index, x->chunk, EXTENTS_CHUNK, &e, &count);
+
+	if (!ret && (count >= EXTENTS_CHUNK || count * n > SHARERS_WORK))
+		ret = 1;
+	for (size_t i = 0; i < n && !ret; i++) {
+		uint64_t from = x[i].chunk_off, to = from + x[i].len;
+
+		for (size_t k = 0; k < count && e[k].x.chunk_off < to && !ret; k++) {
+			const struct index_extent *y = &e[k].x;
+			uint64_t start = y->chunk_off > from ? y->chunk_off : from;
+			uint64_t end = y->chunk_off + y->len < to ? y->chunk_off + y->len : to;
+			struct index_extent part = {y->off + (start - y->chunk_off), end - start, y->chunk,
+			                            (uint32_t)start};
+
+			if (start < end && (e[k].ino != ino || part.off - part.chunk_off != x[i].off - from))
+				ret = cp->exts < EXTENTS_STEP ? add_extent(cp, e[k].ino, &part, false) : 1;
+		}
+	}
+	free(e);
+	return ret;
+}
+
+/* What clones share is moved for all of them, or it would be stored twice. Reorders x. 1: it cannot be done. */
+static int add_sharers(struct copy *cp, uint64_t ino, struct index_extent *x, size_t n)
+{
+	int ret = 0;
+
+	qsort(x, n, sizeof(*x), by_source);
+	for (size_t i = 0, end; i < n && !ret; i = end) {
+		for (end = i + 1; end < n && x[end].chunk == x[i].chunk;)
+			end++;
+		ret = add_sharers_of(cp, ino, x + i, end - i);
+	}
+	return ret;
 }
 
 /* Takes all extents around a fragment if they are many small ones, so that they become one: 1 if it did. A file that is
@@ -114,20 +168,24 @@ static int plan_region(struct copy *cp, uint64_t ino, const struct index_extent 
 		bytes += x[i].len;
 		ret = add_extent(cp, ino, &x[i], true);
 	}
-	if (!ret && n > 1 && bytes / n < FRAGMENT) {
-		if (n == REGION_PIECES)
-			end = x[n - 1].off + x[n - 1].len;
+	if (!ret && n == REGION_PIECES)
+		end = x[n - 1].off + x[n - 1].len;
+	bool fragments = !ret && n > 1 && bytes / n < FRAGMENT;
+	if (fragments && f.cloned) {
+		ret = add_sharers(cp, ino, x, n);
+		fragments = !ret;
+	}
+	if (fragments) {
 		cp->region[cp->regions++] = (struct copy_region){ino, off, end - off};
 		cp->used += bytes;
-		ret = 1;
 	} else {
 		cp->exts = old;
 	}
 	free(x);
-	return ret;
+	return ret < 0 ? ret : fragments;
 }
 
-/* --- the extents of a chunk --------------------------------------------------------------------------------------- */
+/* --- a chunk ------------------------------------------------------------------------------------------------------ */
 
 /* Adds what of the extents lies in [from, to) of the chunk. */
 static int add_clipped(struct copy *cp, const struct index_owned_extent *e, uint32_t from, uint32_t to)
@@ -241,7 +299,9 @@ static int by_chunk(const void *a, const void *b)
 		return x->x.chunk < y->x.chunk ? -1 : 1;
 	if (x->x.chunk_off != y->x.chunk_off)
 		return x->x.chunk_off < y->x.chunk_off ? -1 : 1;
-	return 0;
+	if (x->merged != y->merged)
+		return x->merged ? -1 : 1;
+	return x->ino < y->ino ? -1 : x->ino > y->ino;
 }
 
 /* The bytes from `start` on of an extent, whose file is f, as parts that end where blocks of the file do. */

@@ -173,6 +173,20 @@ enum {
 /* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. */
 int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags) MUST_CHECK;
 
+/* Makes [to_off, to_off + len) of one file show what another (or the same one, elsewhere: else -EINVAL) holds at off,
+ * without storing it again; later writes to either leave the other alone. What lies beyond the end of `from` are
+ * zeroes: the caller knows its size. The count cloned, less than len only where there was no space or memory for more,
+ * or -errno. flags: CORE_WRITE_KILL_*. */
+ssize_t core_file_clone(struct core_file *from, uint64_t off, struct core_file *to, uint64_t to_off, uint64_t len,
+                        unsigned flags) MUST_CHECK;
+
+/* mode as fallocate(2) has it: 0, FALLOC_FL_PUNCH_HOLE and FALLOC_FL_ZERO_RANGE, with FALLOC_FL_KEEP_SIZE or, but for
+ * the second, without; -EOPNOTSUPP for others. No space is set aside; -ENOSPC where certainly not all of the range
+ * could be written now. Zeroes are holes. flags: as above. */
+int core_file_fallocate(struct core_file *f, int mode, uint64_t off, uint64_t len, unsigned flags) MUST_CHECK;
+
+/* Somebody has the file open for writing. */
+bool core_file_is_written(struct core_file *f);
 /* SEEK_DATA and SEEK_HOLE. -ENXIO past the end. While the file is open for writing all of it counts as data: the
  * kernel may hold pages that have not reached us. */
 int core_file_seek(struct core_file *f, uint64_t off, int whence, uint64_t *out) MUST_CHECK;

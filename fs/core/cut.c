@@ -18,6 +18,8 @@ struct cut_node {
 	uint64_t size, pending;
 	uint64_t covered; /* bytes below the old size that the snapshot replaces */
 	uint64_t stored;  /* bytes of STORE that its extents take, estimated */
+	uint64_t gone;    /* and that what they replace took */
+	bool data;        /* it has extents */
 	bool due;         /* it was: so it is again if the cut fails */
 	bool taken;       /* the snapshot holds it */
 };
@@ -121,7 +123,7 @@ static int lean_takes(struct core *c, struct node *n, bool *takes)
 	TAILQ_FOREACH (p, &n->map.dirty_list, on_dirty) {
 		if (p->kind == PIECE_BUFFER)
 			*takes &= due;
-		if (p->kind == PIECE_EXTENT && !chunk_is_own(c, p->chunk)) {
+		if (p->kind == PIECE_EXTENT && chunk_is_joint(c, p->chunk)) {
 			*takes = false;
 			if (due)
 				return -ENOSPC;
@@ -266,6 +268,7 @@ static int install_extent(struct cut *cut, struct node *n, const struct index_ex
 {
 	struct core *c = cut->core;
 	struct cut_node *cn = cut_find(cut, n);
+	uint64_t none = 0, *gone = cn ? &cn->gone : &none;
 	struct chunk *k;
 	int ret = 0;
 
@@ -275,8 +278,10 @@ static int install_extent(struct cut *cut, struct node *n, const struct index_ex
 			ret = chunk_get(c, x->chunk, &k);
 		if (ret)
 			return ret;
-		if (cn)
-			cn->stored += 1 + x->len * k->p->stored_len / k->p->plain_len;
+		if (cn) {
+			cn->data = true;
+			cn->stored += x->len * k->p->stored_len / k->p->plain_len;
+		}
 		chunk_put(c, k);
 	}
 	struct index_extent left = *x;
@@ -286,21 +291,21 @@ static int install_extent(struct cut *cut, struct node *n, const struct index_ex
 		if (n->gone)
 			return 0;
 		if (x->chunk)
-			return index_extent_set(c->index, n->ino, x);
-		ret = extents_clear_step(c, n->ino, &left);
+			return index_extent_replace(c->index, n->ino, x, gone);
+		ret = extents_clear_step(c, n->ino, &left, gone);
 	} while (!ret && left.len);
 	return ret;
 }
 
-/* The estimate of what a file takes in STORE: what is left of the old one is the share of the old bytes that were not
- * replaced. It never falls to 0 while there may be data: tar -S and cp would take the file for a hole. */
-static uint64_t blocks_after(const struct cut_node *cn, const struct node *n)
+/* The estimate of what a file takes in STORE. It never falls to 0 while there may be data: tar -S and cp would take the
+ * file for a hole. */
+static uint64_t bytes_after(const struct cut_node *cn, const struct node *n)
 {
-	uint64_t kept = 0;
+	uint64_t kept = n->cut_size > cn->covered ? n->cut_bytes : 0;
+	bool data = kept || cn->data;
 
-	if (n->cut_blocks && n->cut_size > cn->covered)
-		kept = 1 + (uint64_t)((double)(n->cut_blocks - 1) * (1.0 - (double)cn->covered / (double)n->cut_size));
-	return kept + (cn->stored + 511) / 512;
+	kept -= cn->gone < kept ? cn->gone : kept;
+	return kept + cn->stored || !data ? kept + cn->stored : 1;
 }
 
 static void install_size(struct cut *cut, struct cut_node *cn)
@@ -311,9 +316,9 @@ static void install_size(struct cut *cut, struct cut_node *cn)
 	SCOPED_LOCK(&n->lock);
 	if (n->gone || !cn->taken)
 		return;
-	n->cut_blocks = blocks_after(cn, n);
+	n->cut_bytes = bytes_after(cn, n);
 	if (S_ISREG(n->attr.mode))
-		n->attr.blocks = n->cut_blocks;
+		n->attr.blocks = node_cut_blocks(n);
 	n->pending_bytes -= n->pending_bytes < cn->pending ? n->pending_bytes : cn->pending;
 	n->cut_size = cn->size;
 	map_cut_done(&n->map, cut->number, true);

@@ -69,17 +69,21 @@ int data_piece(struct core *c, struct node *n, uint64_t off, struct piece **out)
 	return 0;
 }
 
+int data_set_hole(struct core *c, struct node *n, uint64_t off, uint64_t len)
+{
+	struct piece hole = {.off = off, .len = len, .kind = PIECE_HOLE, .dirty = true};
+
+	space_freed(c);
+	if (n->in_index || n->in_cut)
+		return map_set(&n->map, &hole, NULL);
+	return map_clear(&n->map, off, len);
+}
+
 int data_truncate(struct core *c, struct node *n, uint64_t size)
 {
-	struct piece hole = {.off = size, .len = CORE_SIZE_MAX - size, .kind = PIECE_HOLE, .dirty = true};
-	int ret = 0;
-
 	if (size < n->attr.size) {
-		space_freed(c);
-		if (n->in_index || n->in_cut)
-			ret = map_set(&n->map, &hole, NULL);
-		else
-			ret = map_clear(&n->map, size, CORE_SIZE_MAX - size);
+		int ret = data_set_hole(c, n, size, CORE_SIZE_MAX - size);
+
 		if (ret)
 			return ret;
 		if (n->full_from > size)
@@ -210,8 +214,6 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 	struct node *n = f->node;
 	const uint8_t *src = buf;
 	size_t claimed = len;
-	unsigned kill = (flags & CORE_WRITE_KILL_SUIDGID ? (unsigned)CORE_KILL_SUIDGID : 0) |
-	                (flags & CORE_WRITE_KILL_SGID ? (unsigned)CORE_KILL_SGID : 0);
 	bool stream;
 	int ret = core_may_write(c);
 
@@ -231,7 +233,7 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 			if (off >= CORE_SIZE_MAX || len > CORE_SIZE_MAX - off)
 				ret = -EFBIG;
 			if (!ret)
-				ret = data_kill_priv(c, n, kill);
+				ret = data_kill_priv(c, n, data_kills(flags));
 			if (!ret)
 				ret = write_locked(c, n, src, len, off, &done);
 			if (ret == -EFBIG)
@@ -425,7 +427,7 @@ static int read_runs(struct core *c, const struct read_run *run, size_t runs, st
 	return 0;
 }
 
-static ssize_t file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
+ssize_t data_read(struct core_file *f, void *buf, size_t len, uint64_t off, bool access)
 {
 	struct core *c = f->core;
 	struct node *n = f->node;
@@ -448,7 +450,8 @@ static ssize_t file_read(struct core_file *f, void *buf, size_t len, uint64_t of
 				if (n->streak >= 2 && len < PREFETCH_JOB &&
 				    off / PREFETCH_JOB != (off + len) / PREFETCH_JOB)
 					ahead = (off + len) / PREFETCH_JOB * PREFETCH_JOB + PREFETCH_JOB;
-				node_accessed(c, n);
+				if (access)
+					node_accessed(c, n);
 			}
 			if (pos > end)
 				break; /* truncated while we were reading */
@@ -475,7 +478,7 @@ ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off)
 {
 	struct metrics *m = f->core->metrics;
 	uint64_t begin = metrics_now(m);
-	ssize_t ret = file_read(f, buf, len, off);
+	ssize_t ret = data_read(f, buf, len, off, true);
 
 	(void)metrics_lap(m, METRIC_READ_SECONDS, begin);
 	metrics_add(m, METRIC_READ_BYTES, ret < 0 ? 0 : (uint64_t)ret);

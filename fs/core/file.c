@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **out)
 {
@@ -70,35 +69,4 @@ void core_file_close(struct core_file *f)
 		node_reap_logged(c, n);
 	node_put(c, n);
 	free(f);
-}
-
-int core_file_seek(struct core_file *f, uint64_t off, int whence, uint64_t *out)
-{
-	struct node *n = f->node;
-
-	SCOPED_LOCK(&n->lock);
-	if (whence != SEEK_DATA && whence != SEEK_HOLE)
-		return -EINVAL;
-	if (off >= n->attr.size)
-		return -ENXIO;
-	if (n->writers) {
-		*out = whence == SEEK_DATA ? off : n->attr.size;
-		return 0;
-	}
-	while (off < n->attr.size) {
-		struct piece *p;
-		int ret = data_piece(f->core, n, off, &p);
-
-		if (ret)
-			return ret;
-		if ((p->kind != PIECE_HOLE) == (whence == SEEK_DATA)) {
-			*out = off;
-			return 0;
-		}
-		off = p->off + p->len;
-	}
-	if (whence == SEEK_DATA)
-		return -ENXIO;
-	*out = n->attr.size;
-	return 0;
 }

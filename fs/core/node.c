@@ -149,7 +149,7 @@ static int node_load(struct core *c, struct node *n)
 	n->loaded = true;
 	n->in_index = true;
 	n->cut_size = n->attr.size;
-	n->cut_blocks = n->attr.blocks;
+	n->cut_bytes = n->attr.blocks * 512;
 	return 0;
 }
 

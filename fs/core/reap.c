@@ -28,13 +28,13 @@ static int step_of(struct core *c, uint64_t ino, const struct index_extent *hole
 	return ret;
 }
 
-int extents_clear_step(struct core *c, uint64_t ino, struct index_extent *hole)
+int extents_clear_step(struct core *c, uint64_t ino, struct index_extent *hole, uint64_t *gone)
 {
 	struct index_extent some;
 	int ret = step_of(c, ino, hole, &some);
 
 	if (!ret)
-		ret = index_extent_set(c->index, ino, &some);
+		ret = index_extent_replace(c->index, ino, &some, gone);
 	if (!ret) {
 		hole->off += some.len;
 		hole->len -= some.len;

@@ -60,11 +60,11 @@ bool space_lacks(int ret)
 static uint64_t rows_dirty(struct core *c)
 {
 	SCOPED_LOCK(&c->table_lock);
-	return c->dirty_nodes;
+	return c->dirty_nodes + atomic_load(&c->clone_rows);
 }
 
 /* Under memory_lock: bytes of STORE that what was accepted and `more` file data besides take at worst, were none of it
- * compressible. rows: of inodes. */
+ * compressible. rows: of inodes and clones. */
 static uint64_t need_locked(struct core *c, uint64_t rows, uint64_t more)
 {
 	uint64_t data = c->space.claimed + more, buffers = c->dirty_buffers + data / POOL_BLOCK;

@@ -3,7 +3,7 @@
  *
  * Locks, in the order in which they may be taken (see docs/ARCHITECTURE.md):
  *   ns       every change of names and of the existence of inodes, and the final part of a cut
- *   node     one inode's attributes and map; two nodes only under ns, and never two maps at once
+ *   node     one inode's attributes and map; two nodes only under ns
  *   table    the node table, lookup counts, dirty list
  *   chunks, cache, memory, kick: leaves, held for a few instructions (kick below memory)
  *   sync     who waits for a cut; taken with no other lock held, `node` and `table` may follow
@@ -36,7 +36,8 @@
 /* Bits of index_inode.flags beside INDEX_INODE_XATTRS. */
 enum {
 	NODE_CAPABILITY = 2, /* may have security.capability */
-	NODE_PREFERS = 4     /* may have the attributes of struct preference */
+	NODE_PREFERS = 4,    /* may have the attributes of struct preference */
+	NODE_CLONED = 8      /* may map bytes of chunks whose records name another file */
 };
 
 /* How the data of a file is to be stored, as far as users have a say. */
@@ -57,8 +58,8 @@ struct node {
 
 	pthread_mutex_t lock; /* all below */
 	struct index_inode attr;
-	uint64_t cut_size; /* size and blocks as the index has them or the cut under way will write them */
-	uint64_t cut_blocks;
+	uint64_t cut_size;      /* size as the index has it or the cut under way will write it */
+	uint64_t cut_bytes;     /* the same for what is stored, an estimate */
 	uint64_t pending_bytes; /* plaintext bytes of data that no cut has counted into attr.blocks */
 	uint64_t read_next;     /* where a sequential reader would go on */
 	uint64_t full_from;     /* sequential writer: whole buffers from here on may be sealed */
@@ -139,8 +140,9 @@ struct core {
 	struct frame_cache *cache;
 
 	pthread_mutex_t ns;
-	atomic_bool ns_dirty; /* the open transaction holds changes of names */
-	uint64_t *reaping;    /* ns: inodes of which the extents are being deleted */
+	atomic_bool ns_dirty;   /* the open transaction holds changes of names */
+	atomic_uint clone_rows; /* extents of clones that no cut has taken yet */
+	uint64_t *reaping;      /* ns: inodes of which the extents are being deleted */
 	size_t nreaping;
 
 	pthread_mutex_t table_lock;
@@ -223,6 +225,11 @@ uint32_t lookup_sub(struct core *c, uint64_t ino, uint64_t count);
 
 /* Fills *out from n. Under n->lock. */
 void node_attr(const struct node *n, struct core_attr *out);
+/* The st_blocks that belong to cut_bytes. */
+static inline uint64_t node_cut_blocks(const struct node *n)
+{
+	return n->cut_bytes / 512 + (n->cut_bytes % 512 != 0);
+}
 /* Called when nlink becomes 0: keeps the node in memory until node_reap. Under n->lock. */
 void node_orphan(struct core *c, struct node *n);
 /* The opposite: n was made without a name and gets its first one. */
@@ -290,8 +297,8 @@ void chunk_drop_stale(struct core *c, uint64_t cut);
 void chunk_forget(struct core *c, uint64_t id);
 /* The frame that holds plaintext byte pos. */
 uint32_t chunk_frame_at(const struct chunk *k, uint32_t pos);
-/* The chunk is fresh and holds data of one inode only. */
-bool chunk_is_own(struct core *c, uint64_t id);
+/* The chunk is fresh and holds data of several inodes. */
+bool chunk_is_joint(struct core *c, uint64_t id);
 /* Does a fresh chunk live in this segment? */
 bool chunk_fresh_in(struct core *c, uint64_t segment);
 /* Copies len bytes at pos of the chunk's plaintext to dst. */
@@ -445,10 +452,20 @@ struct core_file {
 	bool writer;
 };
 
+/* core_file_read. access: the access time may change. */
+ssize_t data_read(struct core_file *f, void *buf, size_t len, uint64_t off, bool access) MUST_CHECK;
+/* Makes a hole, which needs no space. Under n->lock. */
+int data_set_hole(struct core *c, struct node *n, uint64_t off, uint64_t len) MUST_CHECK;
 /* Cuts or extends the file to `size`. Under n->lock. */
 int data_truncate(struct core *c, struct node *n, uint64_t size) MUST_CHECK;
 /* After a write: clears the set-id bits that `kill` (CORE_KILL_*) says, and file capabilities always. Under n->lock. */
 int data_kill_priv(struct core *c, struct node *n, unsigned kill) MUST_CHECK;
+/* Those bits, of flags of a write. */
+static inline unsigned data_kills(unsigned flags)
+{
+	return (flags & CORE_WRITE_KILL_SUIDGID ? (unsigned)CORE_KILL_SUIDGID : 0) |
+	       (flags & CORE_WRITE_KILL_SGID ? (unsigned)CORE_KILL_SGID : 0);
+}
 /* Makes the map known from `from`, which no piece holds, up to the next piece or as many extents as one question to
  * the index yields. Under n->lock. */
 int data_load(struct core *c, struct node *n, uint64_t from) MUST_CHECK;
@@ -534,8 +551,8 @@ void sampler_stop(struct core *c);
 /* --- reap.c ------------------------------------------------------------------------------------------------------- */
 
 /* Enters a hole in a file, as far as one step goes: *hole becomes what is left of it. A file may have very many
- * extents, and the index is not held for all of them. */
-int extents_clear_step(struct core *c, uint64_t ino, struct index_extent *hole) MUST_CHECK;
+ * extents, and the index is not held for all of them. gone: as index_extent_replace. */
+int extents_clear_step(struct core *c, uint64_t ino, struct index_extent *hole, uint64_t *gone) MUST_CHECK;
 /* Deletes some of what the index has of an inode; *more: there is more. */
 int reap_step(struct core *c, uint64_t ino, bool *more) MUST_CHECK;
 /* Under ns: deletes an inode with its extents; many of them in the background, by reap_rest. row: its row, with no

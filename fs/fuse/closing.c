@@ -201,7 +201,7 @@ int session_serve(struct session *s)
 	bool stopped = serve_stop(s, STALL_SECONDS);
 	if (!atomic_load(&s->gone) && (atomic_load(&c.busy) || !atomic_load(&c.finished)))
 		closing_force(s);
-	if (!stopped)
+	if (!stopped || !seek_stop(s, LINGER_SECONDS))
 		return -ETIMEDOUT;
 	if (c.started) {
 		struct timespec end;

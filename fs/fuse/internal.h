@@ -43,7 +43,8 @@ struct session {
 	const char *config, *control; /* session_params */
 	struct wire wire;
 	bool mounted;
-	bool no_opendir; /* the kernel understands an opendir of ENOSYS */
+	bool waits_for_writes; /* the kernel waits for pages under way when it is to drop them */
+	bool no_opendir;       /* the kernel understands an opendir of ENOSYS */
 
 	unsigned nthreads, nspare;
 	pthread_t *thread;
@@ -73,6 +74,12 @@ struct session {
 
 	pthread_mutex_t handle_lock;
 	LIST_HEAD(, handle) handles;
+
+	/* seek.c; under lock */
+	STAILQ_HEAD(, seek_job) seeks;
+	pthread_cond_t seek_cond;
+	pthread_t seek_thread;
+	bool seek_started, seek_end;
 };
 
 /* --- session.c --- */
@@ -96,7 +103,11 @@ bool caller_is_capable(fuse_req_t req, unsigned capability);
  * set-id bits, that one too. */
 bool caller_is_outside(fuse_req_t req, fuse_ino_t ino);
 
-/* --- ops_*.c: one function a request --- */
+/* --- seek.c --- */
+/* The workers have ended: so does the thread that seeks, false if it does not within `seconds`. */
+bool seek_stop(struct session *s, unsigned seconds);
+
+/* --- ops_*.c and seek.c: one function a request --- */
 static inline struct session *op_session(fuse_req_t req)
 {
 	return fuse_req_userdata(req);
@@ -105,6 +116,7 @@ static inline struct core *op_core(fuse_req_t req)
 {
 	return op_session(req)->core;
 }
+struct core_file *op_file(const struct fuse_file_info *fi);
 /* Closes what the kernel left open. */
 void op_close_all(struct session *s);
 struct core_cred op_cred(fuse_req_t req);
@@ -141,6 +153,9 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi);
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct fuse_file_info *fi, fuse_ino_t to_ino,
+                        off_t to_off, struct fuse_file_info *to_fi, size_t len, int flags);
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);

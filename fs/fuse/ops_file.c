@@ -4,10 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
-static struct core_file *file_of(const struct fuse_file_info *fi)
+#define COPY_MAX ((size_t)UINT32_MAX & ~(size_t)4095) /* bytes that an answer can tell */
+
+struct core_file *op_file(const struct fuse_file_info *fi)
 {
 	return ((struct handle *)(uintptr_t)fi->fh)->file;
 }
@@ -146,7 +149,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 
 	if (size > SESSION_MAX_WRITE)
 		size = SESSION_MAX_WRITE;
-	ssize_t n = core_file_read(file_of(fi), buf, size, (uint64_t)off);
+	ssize_t n = core_file_read(op_file(fi), buf, size, (uint64_t)off);
 	if (n < 0)
 		op_reply(req, (int)n);
 	else
@@ -165,7 +168,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 		flags |= CORE_WRITE_CACHED;
 	if (fi->flags & WIRE_KILL_SUIDGID)
 		flags |= CORE_WRITE_KILL_SUIDGID | (caller_is_outside(req, ino) ? CORE_WRITE_KILL_SGID : 0);
-	int ret = core_file_write(file_of(fi), buf, size, (uint64_t)off, flags);
+	int ret = core_file_write(op_file(fi), buf, size, (uint64_t)off, flags);
 	if (ret)
 		op_reply(req, ret);
 	else
@@ -185,14 +188,42 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 	op_reply(req, core_fsync(op_core(req), ino, datasync != 0));
 }
 
-void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+/* The kernel does not say for these requests whether set-id bits must go. */
+static unsigned kill_flags(fuse_req_t req, fuse_ino_t ino)
 {
-	uint64_t found = 0;
-	(void)ino;
+	struct core_attr a;
 
-	int ret = core_file_seek(file_of(fi), (uint64_t)off, whence, &found);
-	if (ret)
-		op_reply(req, ret);
+	if (core_getattr(op_core(req), ino, &a) || !(a.mode & (S_ISUID | S_ISGID)) ||
+	    caller_is_capable(req, CAP_FSETID))
+		return 0;
+	return CORE_WRITE_KILL_SUIDGID | (caller_is_outside(req, ino) ? CORE_WRITE_KILL_SGID : 0);
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	if (off < 0 || len <= 0)
+		op_reply(req, -EINVAL);
 	else
-		(void)fuse_reply_lseek(req, (off_t)found);
+		op_reply(req,
+		         core_file_fallocate(op_file(fi), mode, (uint64_t)off, (uint64_t)len, kill_flags(req, ino)));
+}
+
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct fuse_file_info *fi, fuse_ino_t to_ino,
+                        off_t to_off, struct fuse_file_info *to_fi, size_t len, int flags)
+{
+	(void)ino;
+	(void)flags;
+	if (off < 0 || to_off < 0) {
+		op_reply(req, -EINVAL);
+		return;
+	}
+	if (len > COPY_MAX)
+		len = COPY_MAX;
+	/* The kernel has cut len to the size that it knows, and has sent what it held of the ranges. */
+	ssize_t n =
+	    core_file_clone(op_file(fi), (uint64_t)off, op_file(to_fi), (uint64_t)to_off, len, kill_flags(req, to_ino));
+	if (n < 0)
+		op_reply(req, (int)n);
+	else
+		(void)fuse_reply_write(req, (size_t)n);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define INIT_SECONDS 10 /* until the kernel's first request */
+#define WAITS_MINOR  44 /* the protocol of Linux 6.16: pages under writeback are the page cache's own */
 
 unsigned session_threads(unsigned wanted, uint64_t memory)
 {
@@ -71,6 +72,7 @@ void session_op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_background = room < SESSION_MAX_BACKGROUND ? room : SESSION_MAX_BACKGROUND;
 	conn->congestion_threshold = conn->max_background * 3 / 4;
 	conn->time_gran = 1;
+	s->waits_for_writes = conn->proto_minor >= WAITS_MINOR;
 	s->no_opendir = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
 }
 
@@ -95,6 +97,8 @@ const struct fuse_lowlevel_ops session_ops = {
     .write = op_write,
     .release = op_release,
     .fsync = op_fsync,
+    .fallocate = op_fallocate,
+    .copy_file_range = op_copy_file_range,
     .lseek = op_lseek,
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
     .tmpfile = op_tmpfile,
@@ -363,6 +367,8 @@ int session_new(struct core *core, const struct session_params *p, struct sessio
 	(void)pthread_mutex_init(&s->drain_lock, NULL);
 	(void)pthread_mutex_init(&s->handle_lock, NULL);
 	LIST_INIT(&s->handles);
+	STAILQ_INIT(&s->seeks);
+	(void)pthread_cond_init(&s->seek_cond, NULL);
 	(void)pthread_cond_init(&s->drained, NULL);
 	wire_init(&s->wire);
 	int ret = session_start(s, p, e);
@@ -382,6 +388,7 @@ void session_free(struct session *s)
 	if (s->se) {
 		if (s->mounted)
 			fuse_session_unmount(s->se);
+		(void)seek_stop(s, 1);
 		fuse_session_destroy(s->se);
 	}
 	op_close_all(s);
@@ -393,6 +400,7 @@ void session_free(struct session *s)
 			budget_give(core_budget(s->core), BUDGET_RECEIVE, SESSION_BUFFER);
 		budget_give(core_budget(s->core), BUDGET_RECEIVE, s->nthreads * SESSION_BUFFER);
 	}
+	(void)pthread_cond_destroy(&s->seek_cond);
 	(void)pthread_cond_destroy(&s->drained);
 	(void)pthread_mutex_destroy(&s->handle_lock);
 	(void)pthread_mutex_destroy(&s->drain_lock);

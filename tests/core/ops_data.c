@@ -68,8 +68,7 @@ void run_op_close(struct run *r)
 	model_inode_settle(r->m, i);
 }
 
-/* A handle to write (or only read) with, opened if there is none. */
-static struct run_handle *any_handle(struct run *r, bool write)
+struct run_handle *run_handle_any(struct run *r, bool write)
 {
 	struct run_handle *h = random_handle(r);
 
@@ -123,7 +122,7 @@ static uint64_t random_offset(struct run *r, const struct model_inode *i)
 
 void run_op_read(struct run *r)
 {
-	struct run_handle *h = any_handle(r, false);
+	struct run_handle *h = run_handle_any(r, false);
 	struct model_inode *i;
 	uint64_t off;
 	size_t len;
@@ -139,7 +138,7 @@ void run_op_read(struct run *r)
 
 void run_op_write(struct run *r)
 {
-	struct run_handle *h = any_handle(r, true);
+	struct run_handle *h = run_handle_any(r, true);
 	size_t len = random_length(r);
 	struct model_inode *i;
 	unsigned flags = 0;

@@ -79,6 +79,8 @@ void run_check_xattrs(struct run *r, struct model_inode *i);
 void run_check_target(struct run *r, struct model_inode *i);
 void run_check_tree(struct run *r);
 
+/* A handle to write (or only read) with, opened if there is none; NULL when that does not work out. */
+struct run_handle *run_handle_any(struct run *r, bool write);
 /* Opens a new file, writes some data and closes it. */
 void run_write_new(struct run *r, struct model_inode *i);
 void run_close_all(struct run *r);
@@ -111,6 +113,8 @@ void run_op_close(struct run *r);
 void run_op_read(struct run *r);
 void run_op_write(struct run *r);
 void run_op_truncate(struct run *r);
+void run_op_fallocate(struct run *r);
+void run_op_clone(struct run *r);
 void run_op_setattr(struct run *r);
 void run_op_xattr(struct run *r);
 void run_op_fsync(struct run *r);

@@ -118,6 +118,9 @@ void op_rmdir(struct job *j, const char *path);
 void op_rename(struct job *j, const char *from, const char *to, unsigned flags);
 /* Data is chosen by the step; flags of open(2). */
 void op_write(struct job *j, const char *path, size_t len, uint64_t off, int flags);
+/* Of what no failed write has touched. */
+void op_clone(struct job *j, const char *from, uint64_t off, const char *to, uint64_t to_off, size_t len);
+void op_punch(struct job *j, const char *path, size_t len, uint64_t off);
 /* count blocks of 4 KiB at random within the first `within` bytes, through one open file. */
 void op_scatter(struct job *j, const char *path, unsigned count, uint64_t within);
 /* Whatever can be read is right. */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,10 +15,11 @@
 /* --- writes that fail --------------------------------------------------------------------------------------------- */
 
 /* Piece after piece, each a step: without memory a write may wait for a commit in its midst. */
-static void write_model(struct job *j, struct model_inode *i, const uint8_t *buf, size_t len, uint64_t off)
+static void write_model(struct job *j, struct model_inode *i, const uint8_t *buf, size_t len, uint64_t off,
+                        size_t piece)
 {
 	for (size_t done = 0, n; done < len; done += n) {
-		n = PIECE - (off + done) % PIECE;
+		n = piece - (off + done) % piece;
 		n = n < len - done ? n : len - done;
 		model_write(j->run.m, i, buf + done, n, off + done);
 		step_begin(j);
@@ -25,7 +27,7 @@ static void write_model(struct job *j, struct model_inode *i, const uint8_t *buf
 }
 
 /* All that such a write may have left are versions from now on, and what was before is current again. */
-static void doubt(struct job *j, struct model_inode *i, const uint8_t *buf, size_t len, uint64_t off)
+static void doubt(struct job *j, struct model_inode *i, const uint8_t *buf, size_t len, uint64_t off, size_t piece)
 {
 	struct run *r = &j->run;
 	struct model *m = r->m;
@@ -35,7 +37,7 @@ static void doubt(struct job *j, struct model_inode *i, const uint8_t *buf, size
 	if (j->doubts == FAULT_DOUBTS)
 		run_fail(r, "too many writes fail");
 	j->doubt[j->doubts++] = (struct doubt){i->ino, m->step - 1, i->mtime, i->ctime};
-	write_model(j, i, buf, len, off);
+	write_model(j, i, buf, len, off, piece);
 	model_truncate(m, i, size);
 	if (kept)
 		model_write(m, i, r->a, kept, off);
@@ -115,19 +117,25 @@ static struct core_file *opened(struct job *j, const struct model_inode *i, int 
 	return NULL;
 }
 
+/* What a change of [off, off + len) to buf has come to. */
+static void changed(struct job *j, struct model_inode *i, bool did, const uint8_t *buf, size_t len, uint64_t off,
+                    size_t piece)
+{
+	if (!did) {
+		doubt(j, i, buf, len, off, piece);
+		return;
+	}
+	i->mtime = i->ctime = j->run.m->now;
+	write_model(j, i, buf, len, off, piece);
+}
+
 static bool write_at(struct job *j, struct core_file *f, struct model_inode *i, const uint8_t *buf, size_t len,
                      uint64_t off)
 {
-	struct run *r = &j->run;
 	bool did = job_did(j, CHANGE(j, core_file_write(f, buf, len, off, 0)));
 
-	if (!did) {
-		doubt(j, i, buf, len, off);
-		return false;
-	}
-	i->mtime = i->ctime = r->m->now;
-	write_model(j, i, buf, len, off);
-	return true;
+	changed(j, i, did, buf, len, off, PIECE);
+	return did;
 }
 
 void op_write(struct job *j, const char *path, size_t len, uint64_t off, int flags)
@@ -149,6 +157,50 @@ void op_write(struct job *j, const char *path, size_t len, uint64_t off, int fla
 			run_synced_inode(r, i);
 		closed(j, f);
 	}
+	free(buf);
+}
+
+void op_clone(struct job *j, const char *from, uint64_t off, const char *to, uint64_t to_off, size_t len)
+{
+	STEP(j, "clone %zu of %s to %s", len, from, to);
+	struct model_inode *a = op_walk(j, from), *b = op_walk(j, to);
+	struct core_file *f = a && b && !doubted(j, a->ino) ? opened(j, a, O_RDONLY) : NULL;
+	struct core_file *g = f ? opened(j, b, O_RDWR) : NULL;
+	uint8_t *buf = calloc(1, len);
+
+	if (!buf)
+		abort();
+	if (g) {
+		(void)model_read(a, buf, len, off);
+		int n = CHANGE(j, (int)core_file_clone(f, off, g, to_off, len, 0));
+		bool did = job_did(j, n);
+
+		if (did && (size_t)n < len && !job_hit(j))
+			run_fail(r, "only %d bytes were cloned", n);
+		changed(j, b, did && (size_t)n == len, buf, len, to_off, MODEL_BLOCK);
+		closed(j, g);
+	}
+	if (f)
+		closed(j, f);
+	free(buf);
+}
+
+void op_punch(struct job *j, const char *path, size_t len, uint64_t off)
+{
+	STEP(j, "punch %zu at %llu out of %s", len, (unsigned long long)off, path);
+	struct model_inode *i = op_walk(j, path);
+	struct core_file *f = opened(j, i, O_RDWR);
+	uint8_t *buf;
+
+	if (!f)
+		return;
+	buf = calloc(1, len); /* all of it lies within the file, if nothing has failed */
+	if (!buf)
+		abort();
+	bool did =
+	    job_did(j, CHANGE(j, core_file_fallocate(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len, 0)));
+	changed(j, i, did, buf, i->size <= off ? 0 : len < i->size - off ? len : (size_t)(i->size - off), off, PIECE);
+	closed(j, f);
 	free(buf);
 }
 

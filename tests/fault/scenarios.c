@@ -171,6 +171,22 @@ static void write_scattered(struct job *j)
 	op_read(j, "large");
 }
 
+static void clone_files(struct job *j)
+{
+	op_write(j, "large", 28672, 98304, 0); /* of this there is a copy; in whole blocks, as the model knows them */
+	if (op_make(j, "e/clone", S_IFREG | 0644))
+		op_clone(j, "large", 0, "e/clone", 0, 700000);
+	op_fsync(j, "d/s1");
+	op_punch(j, "large", 90112, 200704);
+	op_clone(j, "e/clone", 8192, "large", 299008, 49152);
+	op_fsync(j, "large");
+	op_unlink(j, "large"); /* what is shared is left to the clone */
+	op_punch(j, "e/clone", 4096, 98304);
+	op_sync(j);
+	op_compact(j);
+	op_read(j, "e/clone");
+}
+
 static void truncate_files(struct job *j)
 {
 	op_truncate(j, "large", 100001);
@@ -220,6 +236,7 @@ const struct scenario scenarios_data[] = {{.name = "read", .prepare = op_usual_t
                                           {.name = "write small", .prepare = op_usual_tree, .run = write_small},
                                           {.name = "write large", .prepare = op_usual_tree, .run = write_large},
                                           {.name = "write scattered", .prepare = op_usual_tree, .run = write_scattered},
+                                          {.name = "clone", .prepare = op_usual_tree, .run = clone_files},
                                           {.name = "truncate", .prepare = op_usual_tree, .run = truncate_files},
                                           {.name = "fsync", .prepare = op_usual_tree, .run = fsync_files},
                                           {.name = "setattr", .prepare = op_usual_tree, .run = set_attributes},

@@ -1,0 +1,469 @@
+/* Clones and holes: what is shared stays, whatever happens to the other files; and what is counted as stored. */
+#include "fs/core/compact.h"
+#include "tests/core/inside.h"
+#include "tests/core/support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MIB   ((size_t)1 << 20)
+#define BLOCK ((size_t)4096)
+
+struct file {
+	uint64_t ino;
+	uint8_t *data; /* what it must hold: room for 16 MiB */
+	size_t len;
+};
+
+static struct file file_make(struct fixture *f, const char *name, uint64_t *rng, size_t len)
+{
+	struct file x = {make(f, CORE_ROOT, name, S_IFREG | 0644), calloc(16, MIB), len};
+
+	assert_non_null(x.data);
+	fill_random(rng, x.data, len);
+	for (size_t off = 0; off < len; off += MIB)
+		put(f, x.ino, x.data + off, len - off < MIB ? len - off : MIB, off);
+	return x;
+}
+
+static void file_write(struct fixture *f, struct file *x, uint64_t *rng, size_t off, size_t len)
+{
+	fill_random(rng, x->data + off, len);
+	put(f, x->ino, x->data + off, len, off);
+	x->len = off + len > x->len ? off + len : x->len;
+}
+
+static void file_check(struct fixture *f, const struct file *x)
+{
+	uint8_t *buf = malloc(x->len + 1);
+
+	assert_non_null(buf);
+	assert_int_equal(get(f, x->ino, buf, x->len + 1, 0), x->len);
+	assert_memory_equal(buf, x->data, x->len);
+	free(buf);
+}
+
+static ssize_t clone_raw(struct fixture *f, uint64_t from, size_t off, uint64_t to, size_t to_off, size_t len)
+{
+	struct core_file *a, *b;
+
+	assert_int_equal(core_file_open(f->core, from, O_RDONLY, &a), 0);
+	assert_int_equal(core_file_open(f->core, to, O_RDWR, &b), 0);
+	ssize_t n = core_file_clone(a, off, b, to_off, len, 0);
+	core_file_close(a);
+	core_file_close(b);
+	return n;
+}
+
+static void clone_to(struct fixture *f, const struct file *from, size_t off, struct file *to, size_t to_off, size_t len)
+{
+	assert_int_equal(clone_raw(f, from->ino, off, to->ino, to_off, len), len);
+	memmove(to->data + to_off, from->data + off, len);
+	to->len = to_off + len > to->len ? to_off + len : to->len;
+}
+
+static void allocate(struct fixture *f, struct file *x, int mode, size_t off, size_t len)
+{
+	struct core_file *a;
+
+	assert_int_equal(core_file_open(f->core, x->ino, O_RDWR, &a), 0);
+	assert_int_equal(core_file_fallocate(a, mode, off, len, 0), 0);
+	core_file_close(a);
+	if (mode)
+		memset(x->data + off, 0, len);
+}
+
+static void index_ok(struct fixture *f)
+{
+	struct err e = {0};
+	int ret = index_check(f->core->index, &e);
+
+	if (ret)
+		fail_msg("index_check: %s", err_text(&e, ret));
+}
+
+/* Closes, checks every byte of the store, and opens. */
+static void store_ok(struct fixture *f)
+{
+	struct err e = {0};
+	struct io *io;
+
+	assert_int_equal(fixture_close(f), 0);
+	assert_int_equal(io_posix_new(f->dir, &io, NULL), 0);
+	int ret = inside_check_store(io, f->options.pass, f->options.pass_len, &e);
+	io_free(io);
+	if (ret)
+		fail_msg("the check of the store: %s", err_text(&e, ret));
+	assert_int_equal(fixture_open(f), 0);
+}
+
+static uint64_t stored(struct fixture *f)
+{
+	return fixture_disk_usage(f, "segments");
+}
+
+static void delete (struct fixture *f, const char *name, struct file *x)
+{
+	assert_int_equal(core_unlink(f->core, CORE_ROOT, name), 0);
+	core_forget(f->core, x->ino, 1);
+	free(x->data);
+}
+
+/* --- clones ------------------------------------------------------------------------------------------------------- */
+
+static void test_shares(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(1), before;
+	struct file x = file_make(f, "x", &rng, 8 * MIB), y = file_make(f, "y", &rng, 0),
+		    z = file_make(f, "z", &rng, 0);
+
+	sync_all(f);
+	before = stored(f);
+	clone_to(f, &x, 0, &y, 0, x.len);
+	clone_to(f, &y, 1000, &z, 77, 5 * MIB); /* of a clone that no cut has */
+	assert_true(attr_of(f, y.ino).blocks > 0);
+	file_check(f, &y);
+	file_check(f, &z);
+	sync_all(f);
+	assert_true(stored(f) < before + MIB);
+	assert_true(attr_of(f, y.ino).blocks * 512 >= 8 * MIB);
+	file_write(f, &x, &rng, 3 * MIB, 100000);
+	file_write(f, &y, &rng, MIB, 5000);
+	allocate(f, &z, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2 * MIB + 1, MIB);
+	file_check(f, &x);
+	file_check(f, &y);
+	file_check(f, &z);
+	store_ok(f);
+	file_check(f, &x);
+	delete (f, "x", &x);
+	store_ok(f);
+	file_check(f, &y);
+	file_check(f, &z);
+	delete (f, "y", &y);
+	delete (f, "z", &z);
+	sync_all(f);
+	index_ok(f);
+	assert_true(stored(f) < MIB);
+}
+
+static void test_answers(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(2);
+	struct file x = file_make(f, "x", &rng, 300000), y = file_make(f, "y", &rng, 100);
+
+	for (unsigned turn = 0; turn < 2; turn++, sync_all(f)) {
+		assert_int_equal(clone_raw(f, x.ino, 0, y.ino, 0, 0), 0);
+		assert_int_equal(clone_raw(f, x.ino, 100, x.ino, 199, 100), -EINVAL);
+		assert_int_equal(clone_raw(f, x.ino, 199, x.ino, 100, 100), -EINVAL);
+		assert_int_equal(clone_raw(f, x.ino, CORE_SIZE_MAX, y.ino, 0, 1), -EFBIG);
+		assert_int_equal(clone_raw(f, x.ino, 0, y.ino, CORE_SIZE_MAX - 10, 11), -EFBIG);
+		clone_to(f, &x, 100, &x, 200, 100);
+		clone_to(f, &x, 5, &x, 400000, 70000);
+		clone_to(f, &x, 400000 + 70000 - 10, &y, 50, 5000); /* beyond the end: zeroes */
+		file_check(f, &x);
+		file_check(f, &y);
+	}
+	fixture_crash(f);
+	file_check(f, &x);
+	file_check(f, &y);
+	free(x.data);
+	free(y.data);
+}
+
+/* What is not stored yet: little of it is copied, much is stored first. */
+static void test_unsaved(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(3), before;
+	struct file x = file_make(f, "x", &rng, MIB / 2), y = file_make(f, "y", &rng, 0);
+	struct file big = file_make(f, "big", &rng, 6 * MIB), copy = file_make(f, "copy", &rng, 0);
+
+	before = f->core->cut;
+	clone_to(f, &x, 0, &y, 0, x.len);
+	assert_int_equal(f->core->cut, before);
+	clone_to(f, &big, 0, &copy, 0, big.len);
+	assert_true(f->core->cut > before);
+	file_write(f, &big, &rng, 2 * MIB, 10000);
+	clone_to(f, &big, MIB, &copy, 7 * MIB + 3, 2 * MIB);
+	file_check(f, &x);
+	file_check(f, &y);
+	file_check(f, &copy);
+	sync_all(f);
+	assert_true(stored(f) < 8 * MIB);
+	fixture_crash(f);
+	file_check(f, &y);
+	file_check(f, &big);
+	file_check(f, &copy);
+	free(x.data);
+	free(y.data);
+	free(big.data);
+	free(copy.data);
+}
+
+/* The only other reference to what a clone shares goes with a commit that nobody made for the clone. */
+static void test_source_goes(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(4);
+
+	for (unsigned how = 0; how < 4; how++) {
+		struct file x = file_make(f, "x", &rng, 2 * MIB), y = file_make(f, "y", &rng, 0);
+		struct file other = file_make(f, "other", &rng, 1000);
+
+		sync_all(f);
+		clone_to(f, &x, 0, &y, 0, x.len);
+		if (how == 1)
+			file_write(f, &x, &rng, 0, x.len);
+		if (how == 2)
+			allocate(f, &x, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, x.len);
+		if (how == 3)
+			assert_int_equal(core_rename(f->core, CORE_ROOT, "other", CORE_ROOT, "x", 0), 0);
+		assert_int_equal(core_fsync(f->core, how == 3 ? other.ino : x.ino, false), 0);
+		if (how == 0)
+			delete (f, "x", &x);
+		if (how == 3)
+			core_forget(f->core, x.ino, 1);
+		file_write(f, &other, &rng, 0, 1000);
+		assert_int_equal(core_fsync(f->core, other.ino, false), 0);
+		index_ok(f);
+		fixture_crash(f);
+		index_ok(f);
+		file_check(f, &y);
+		store_ok(f);
+		file_check(f, &y);
+		delete (f, "y", &y);
+		if (how)
+			assert_int_equal(core_unlink(f->core, CORE_ROOT, "x"), 0);
+		if (how)
+			free(x.data);
+		if (how != 3)
+			assert_int_equal(core_unlink(f->core, CORE_ROOT, "other"), 0);
+		free(other.data);
+		sync_all(f);
+	}
+}
+
+static size_t pieces(struct fixture *f, uint64_t ino)
+{
+	static struct index_extent x[65536];
+	size_t n;
+
+	assert_int_equal(index_extent_list(f->core->index, ino, 0, UINT64_MAX, x, 65536, &n), 0);
+	return n;
+}
+
+/* Fragments that several files share become one for all of them, and are stored once. */
+static void test_merge(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(5), before;
+	struct file x = file_make(f, "x", &rng, 6 * MIB), y = file_make(f, "y", &rng, 0),
+		    z = file_make(f, "z", &rng, 0);
+
+	for (unsigned i = 0; i < 6000; i++) {
+		file_write(f, &x, &rng, rng_below(&rng, x.len / BLOCK) * BLOCK, BLOCK);
+		if (i % 500 == 0)
+			sync_all(f);
+	}
+	sync_all(f);
+	clone_to(f, &x, 0, &y, 0, x.len);
+	clone_to(f, &x, MIB / 2, &z, 12345, 4 * MIB);
+	sync_all(f);
+	before = stored(f);
+	assert_true(pieces(f, y.ino) > 500);
+	assert_int_equal(compact_run(f->core, true), 0);
+	index_ok(f);
+	print_message("%llu bytes became %llu, pieces %zu, %zu and %zu\n", (unsigned long long)before,
+	              (unsigned long long)stored(f), pieces(f, x.ino), pieces(f, y.ino), pieces(f, z.ino));
+	assert_true(stored(f) < x.len / 10 * 13);
+	assert_true(pieces(f, x.ino) < 100 && pieces(f, y.ino) < 100 && pieces(f, z.ino) < 100);
+	file_check(f, &x);
+	store_ok(f);
+	file_check(f, &x);
+	file_check(f, &y);
+	file_check(f, &z);
+	free(x.data);
+	free(y.data);
+	free(z.data);
+}
+
+struct cloner {
+	struct fixture *f;
+	const struct file *from;
+	struct file to;
+	uint64_t rng;
+	pthread_t thread;
+	atomic_bool *stop;
+};
+
+static void *cloner_main(void *arg)
+{
+	struct cloner *a = arg;
+	uint8_t *buf = malloc(MIB);
+	struct core_file *from, *to;
+
+	if (!buf || core_file_open(a->f->core, a->from->ino, O_RDONLY, &from) ||
+	    core_file_open(a->f->core, a->to.ino, O_RDWR, &to))
+		abort();
+	while (!atomic_load(a->stop)) {
+		size_t len = 1 + rng_below(&a->rng, MIB), off = rng_below(&a->rng, a->from->len - len);
+		size_t to_off = rng_below(&a->rng, 3 * MIB);
+
+		if (core_file_clone(from, off, to, to_off, len, 0) != (ssize_t)len)
+			abort();
+		memcpy(a->to.data + to_off, a->from->data + off, len);
+		a->to.len = to_off + len > a->to.len ? to_off + len : a->to.len;
+		if (rng_below(&a->rng, 8) == 0 && core_fsync(a->f->core, a->to.ino, false))
+			abort();
+		if (core_file_read(to, buf, len, to_off) != (ssize_t)len || memcmp(buf, a->from->data + off, len) != 0)
+			abort();
+	}
+	core_file_close(from);
+	core_file_close(to);
+	free(buf);
+	return NULL;
+}
+
+/* Compaction moves what is being cloned. */
+static void test_threads(void **state)
+{
+	struct fixture *f = *state;
+	enum { CLONERS = 3 };
+	struct cloner a[CLONERS];
+	atomic_bool stop = false;
+	uint64_t rng = rng_seed(6);
+	struct file x = file_make(f, "x", &rng, 4 * MIB), waste = file_make(f, "waste", &rng, MIB);
+	char name[8];
+
+	for (unsigned i = 0; i < CLONERS; i++) {
+		(void)snprintf(name, sizeof(name), "f%u", i);
+		a[i] = (struct cloner){.f = f, .from = &x, .rng = rng_seed(20 + i), .stop = &stop};
+		a[i].to = file_make(f, name, &a[i].rng, 100);
+	}
+	sync_all(f);
+	for (unsigned i = 0; i < CLONERS; i++)
+		assert_int_equal(pthread_create(&a[i].thread, NULL, cloner_main, &a[i]), 0);
+	for (unsigned i = 0; i < (SLOW_BUILD ? 10 : 30); i++) {
+		file_write(f, &waste, &rng, rng_below(&rng, waste.len / BLOCK) * BLOCK, BLOCK); /* something is dead */
+		inside_roll(f->core);
+		assert_int_equal(compact_run(f->core, true), 0);
+	}
+	atomic_store(&stop, true);
+	for (unsigned i = 0; i < CLONERS; i++)
+		assert_int_equal(pthread_join(a[i].thread, NULL), 0);
+	sync_all(f);
+	index_ok(f);
+	store_ok(f);
+	file_check(f, &x);
+	file_check(f, &waste);
+	for (unsigned i = 0; i < CLONERS; i++) {
+		file_check(f, &a[i].to);
+		free(a[i].to.data);
+	}
+	free(x.data);
+	free(waste.data);
+}
+
+/* --- what is counted ---------------------------------------------------------------------------------------------- */
+
+static void expect_stored(struct fixture *f, const struct file *x, size_t least, size_t most)
+{
+	uint64_t bytes = attr_of(f, x->ino).blocks * 512;
+
+	if (bytes < least || bytes > most)
+		fail_msg("%llu bytes are counted as stored, not %zu to %zu", (unsigned long long)bytes, least, most);
+}
+
+/* Overwritten again and again, a part of a large hole takes what it takes once. */
+static void test_blocks(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(7);
+	struct file x = file_make(f, "x", &rng, 0);
+	struct core_attr size = {.size = (uint64_t)1 << 40}, out;
+
+	assert_int_equal(core_setattr(f->core, x.ino, CORE_SET_SIZE, &size, &out), 0);
+	for (unsigned i = 0; i < 12; i++) {
+		file_write(f, &x, &rng, MIB, MIB);
+		file_write(f, &x, &rng, 5 * MIB + 100, 100);
+		assert_int_equal(core_fsync(f->core, x.ino, false), 0);
+		expect_stored(f, &x, MIB, MIB + MIB / 8);
+		if (i % 4 == 3)
+			fixture_remount(f);
+		expect_stored(f, &x, MIB, MIB + MIB / 8);
+	}
+	allocate(f, &x, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, MIB + MIB / 2, MIB);
+	expect_stored(f, &x, MIB / 2, MIB / 2 + MIB / 8); /* at once, and */
+	sync_all(f);
+	expect_stored(f, &x, MIB / 2, MIB / 2 + MIB / 8);
+	allocate(f, &x, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4 * MIB);
+	expect_stored(f, &x, 1, MIB / 8);
+	sync_all(f);
+	expect_stored(f, &x, 1, MIB / 8);
+	/* Next to nothing, but data. */
+	memset(x.data, 0, 16 * MIB);
+	put(f, x.ino, x.data, MIB, 0);
+	sync_all(f);
+	expect_stored(f, &x, 1, MIB / 8);
+	size.size = 0;
+	assert_int_equal(core_setattr(f->core, x.ino, CORE_SET_SIZE, &size, &out), 0);
+	expect_stored(f, &x, 0, 0);
+	sync_all(f);
+	fixture_remount(f);
+	expect_stored(f, &x, 0, 0);
+	free(x.data);
+}
+
+static void test_allocate(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(8);
+	struct file x = file_make(f, "x", &rng, MIB);
+	struct core_statfs s;
+	struct core_file *a;
+
+	assert_int_equal(core_file_open(f->core, x.ino, O_RDWR, &a), 0);
+	assert_int_equal(core_file_fallocate(a, FALLOC_FL_PUNCH_HOLE, 0, 10, 0), -EOPNOTSUPP);
+	assert_int_equal(core_file_fallocate(a, FALLOC_FL_COLLAPSE_RANGE, 0, 4096, 0), -EOPNOTSUPP);
+	assert_int_equal(core_file_fallocate(a, FALLOC_FL_INSERT_RANGE, 0, 4096, 0), -EOPNOTSUPP);
+	assert_int_equal(core_file_fallocate(a, 0, 0, 0, 0), -EINVAL);
+	assert_int_equal(core_file_fallocate(a, 0, CORE_SIZE_MAX - 1, 2, 0), -EFBIG);
+	assert_int_equal(core_statfs(f->core, &s), 0);
+	assert_int_equal(core_file_fallocate(a, 0, 0, 2 * s.blocks * s.block_size, 0), -ENOSPC);
+	assert_int_equal(core_file_fallocate(a, FALLOC_FL_KEEP_SIZE, 0, CORE_SIZE_MAX, 0), -ENOSPC);
+	assert_int_equal(attr_of(f, x.ino).size, MIB);
+	assert_int_equal(core_file_fallocate(a, 0, MIB, 1, 0), 0);
+	assert_int_equal(core_file_fallocate(a, FALLOC_FL_ZERO_RANGE, MIB + 5, 5, 0), 0);
+	core_file_close(a);
+	x.len = MIB + 10;
+	file_check(f, &x);
+	fixture_remount(f);
+	file_check(f, &x);
+	free(x.data);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(test_shares), TEST(test_answers), TEST(test_unsaved), TEST(test_source_goes),
+	    TEST(test_merge),  TEST(test_threads), TEST(test_blocks),  TEST(test_allocate),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
