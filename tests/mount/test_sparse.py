@@ -364,7 +364,7 @@ def usage():
 
 
 def programs():
-    """Copies keep what there is and, where they are asked to, its holes; right after the write, and later."""
+    """Copies keep what there is and, where they are asked to, its holes; right after the write, too."""
     need("cp", "rsync", "tar", "qemu-img")
     rng = random.Random(7)
     with place() as v:
