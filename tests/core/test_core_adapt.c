@@ -1,4 +1,5 @@
 /* Feedback on a real volume: a STORE that is slowed down, processors that others use, and what the user has fixed. */
+#include "base/lock.h"
 #include "tests/base/cmocka_all.h"
 #include "tests/core/support.h"
 #include "tests/pipeline/faulty.h"
@@ -77,16 +78,22 @@ static void bed_init(struct bed *b, struct codec_choice choice)
 	b->f.options.no_feedback = false;
 }
 
+static void bed_rate(struct bed *b, uint64_t rate)
+{
+	SCOPED_LOCK(&b->slow.lock);
+	b->slow.rate = rate;
+}
+
 /* rate: bytes a second that STORE takes; 0: as many as it can. */
 static void bed_open(struct bed *b, uint64_t rate)
 {
 	assert_int_equal(fixture_open(&b->f), 0);
-	b->slow.rate = rate;
+	bed_rate(b, rate);
 }
 
 static void bed_release(struct bed *b)
 {
-	b->slow.rate = 0;
+	bed_rate(b, 0);
 	fixture_abandon(&b->f);
 	faulty_release(&b->slow);
 	io_free(b->disk);
@@ -273,7 +280,7 @@ static void test_fixed(void **state)
 	told(&b, text, sizeof(text));
 	assert_string_equal(text, "feedback:        level +0, large chunks 1/1, 2 workers; moved 0 times\n");
 	assert_int_equal(value(&b, METRIC_FEEDBACK_DECISIONS), 0);
-	b.slow.rate = 0;
+	bed_rate(&b, 0);
 	assert_int_equal(fixture_close(&b.f), 0);
 	b.f.options.no_feedback = true;
 	assert_int_equal(fixture_open(&b.f), 0);
