@@ -62,6 +62,9 @@ void session_op_init(void *userdata, struct fuse_conn_info *conn)
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
 	                      | FUSE_CAP_HANDLE_KILLPRIV_V2
 #endif
+#ifdef FUSE_CAP_SETXATTR_EXT
+	                      | FUSE_CAP_SETXATTR_EXT
+#endif
 	    ;
 
 	conn->want = want & conn->capable;

@@ -112,12 +112,13 @@ void wire_reply(struct wire *w, const struct iovec *iov, int count)
 	if (out->unique != w->init_unique)
 		return;
 	w->init_unique = 0;
-	if (!w->completes || out->error || iov[1].iov_len < FUSE_COMPAT_22_INIT_OUT_SIZE)
+	if (out->error || iov[1].iov_len < FUSE_COMPAT_22_INIT_OUT_SIZE)
 		return;
 
 	struct fuse_init_out *init = iov[1].iov_base;
-	init->flags |= w->offered & add;
-	if (init->minor >= SETXATTR_EXTENDED_MINOR)
+	if (w->completes)
+		init->flags |= w->offered & add;
+	if (w->completes ? init->minor >= SETXATTR_EXTENDED_MINOR : (init->flags & FUSE_SETXATTR_EXT) != 0)
 		w->setxattr_lib = SETXATTR_EXTENDED;
 	if (init->flags & FUSE_SETXATTR_EXT)
 		w->setxattr_kernel = SETXATTR_EXTENDED;
