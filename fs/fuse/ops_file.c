@@ -74,7 +74,8 @@ static int reply_opened(fuse_req_t req, const struct core_attr *a, struct fuse_f
 	struct handle *h = NULL;
 	struct fuse_entry_param e;
 
-	int ret = handle_open(s, a->ino, open_flags(fi->flags), &h);
+	/* It is empty: O_TRUNC would only give it other times than the kernel is told. */
+	int ret = handle_open(s, a->ino, open_flags(fi->flags) & ~O_TRUNC, &h);
 	if (ret)
 		return ret;
 	op_entry(a, &e);

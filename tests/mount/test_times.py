@@ -181,6 +181,16 @@ def authority(v):
     same({n: (stamps(v.path(f"f{n}"))[1:], os.stat(v.path(f"f{n}")).st_size) for n in before}, before, "after a remount")
 
 
+def new_files(v):
+    """A new file keeps the times that were told when it was made, however that was asked for."""
+    ways = (os.O_EXCL, os.O_TRUNC, os.O_TRUNC | os.O_SYNC, os.O_APPEND)
+    for n, flags in enumerate(ways):
+        os.close(os.open(v.path(f"f{n}"), os.O_CREAT | os.O_RDWR | flags, 0o644))
+    before = [stamps(v.path(f"f{n}")) for n in range(len(ways))]
+    v.remount()
+    same([stamps(v.path(f"f{n}")) for n in range(len(ways))], before)
+
+
 def copied(v):
     """As tar and rsync leave it."""
     need("tar", "rsync")
@@ -290,4 +300,4 @@ def birth(v):
 
 
 if __name__ == "__main__":
-    each(set_exactly, who_may, changed_by, authority, copied, sizes, access, birth, also=() if PLAIN else [no_access])
+    each(set_exactly, who_may, changed_by, authority, new_files, copied, sizes, access, birth, also=() if PLAIN else [no_access])
