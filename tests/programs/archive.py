@@ -1,8 +1,9 @@
 """tar, cp and dpkg-deb: what goes in comes out, holes, attributes, times and links included."""
 
 import os
+import time
 
-from place import MIB, Place, check, compare, describe, linux_files, main, need, put, run, size
+from place import MIB, Place, check, compare, describe, file_hash, linux_files, main, need, put, run, size
 
 
 def sparse_file(path, pieces, step):
@@ -71,6 +72,34 @@ def cp(p: Place):
     return again
 
 
+def clone(p: Place):
+    """cp within the mount: at once and without space, and each goes its own way from there."""
+    large, copy = p.path("large"), p.path("copy")
+    with open(large, "wb") as f:
+        for _ in range(size(64, 1024, 16)):
+            f.write(os.urandom(MIB))
+    p.v.sync()
+    before, begin = p.v.usage(), time.monotonic()
+    run("cp", "--reflink=auto", large, copy)
+    seconds = time.monotonic() - begin
+    p.v.sync()
+    check(p.v.usage() - before < 2 * MIB, f"a copy takes {p.v.usage() - before} bytes of STORE")
+    check(seconds < 5, f"a copy takes {seconds} s")
+    expected = file_hash(large)
+    check(file_hash(copy) == expected, "the copy differs")
+    with open(copy, "r+b") as f:
+        f.write(b"changed")
+
+    def again():
+        check(file_hash(large) == expected, "the original has changed with the copy")
+        os.unlink(large)
+        with open(copy, "r+b") as f:
+            check(f.read(7) == b"changed", "the copy's change is lost")
+        p.v.sync()
+
+    return again
+
+
 def deb(p: Place):
     need("dpkg-deb")
     root = p.path("package")
@@ -95,4 +124,4 @@ def deb(p: Place):
     return lambda: compare(expected, describe(p.path("out/usr/src")))
 
 
-main(tar, cp, deb)
+main(tar, cp, clone, deb)
