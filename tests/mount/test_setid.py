@@ -24,6 +24,7 @@ def fresh(path, bits, uid=1001, gid=2001):
     put(path, b"x" * 100)
     os.chown(path, uid, gid)
     os.chmod(path, bits)
+    put(os.path.join(os.path.dirname(path), "source"), b"y" * 100)
     return path
 
 
@@ -64,7 +65,21 @@ def open_truncate(path):
     os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
 
 
-CHANGES = (write, append, write_directly, truncate, ftruncate, open_truncate)
+def allocate(path):
+    fd = os.open(path, os.O_WRONLY)
+    os.posix_fallocate(fd, 0, 200)
+    os.close(fd)
+
+
+def copy_into(path):
+    source = os.open(os.path.join(os.path.dirname(path), "source"), os.O_RDONLY)
+    fd = os.open(path, os.O_WRONLY)
+    check(os.copy_file_range(source, fd, 50) > 0, "copy_file_range")
+    os.close(fd)
+    os.close(source)
+
+
+CHANGES = (write, append, write_directly, truncate, ftruncate, open_truncate, allocate, copy_into)
 
 
 def by_content(v):
