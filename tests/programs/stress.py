@@ -7,7 +7,7 @@ STRESSORS = (
     "access", "aio", "aiol", "chattr", "chdir", "chmod", "chown", "copy-file", "dentry", "dir", "dirdeep", "dirmany", "dup",
     "fallocate", "fcntl", "fiemap", "file-ioctl", "filename", "flock", "fpunch", "fstat", "getdent", "handle", "hdd", "io",
     "iomix", "lease", "link", "locka", "lockf", "lockofd", "mknod", "mmapfork", "msync", "open", "readahead", "rename",
-    "revio", "seek", "sendfile", "splice", "sync-file", "symlink", "touch", "unlink", "utime", "xattr", "metamix",
+    "revio", "seek", "sendfile", "splice", "sync-file", "symlink", "touch", "utime", "verity", "xattr",
 )  # fmt: skip
 USUAL = ("dentry", "fallocate", "filename", "fpunch", "iomix", "lockofd", "rename", "sync-file", "xattr")
 
