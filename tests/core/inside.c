@@ -72,3 +72,16 @@ void inside_roll(struct core *c)
 		}
 	} while (n == 64);
 }
+
+void inside_set_links(struct core *c, uint64_t ino, uint32_t nlink)
+{
+	struct node *n;
+
+	if (node_get(c, ino, &n))
+		return;
+	{
+		SCOPED_LOCK(&n->lock);
+		n->attr.nlink = nlink;
+	}
+	node_put(c, n);
+}

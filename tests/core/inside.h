@@ -8,6 +8,8 @@
 int inside_check(struct core *c, struct err *e) MUST_CHECK;
 /* core_check with all data of a store that is not open, whose passphrase it is. */
 int inside_check_store(struct io *io, const void *pass, size_t len, struct err *e) MUST_CHECK;
+/* Says that an inode has so many links. */
+void inside_set_links(struct core *c, uint64_t ino, uint32_t nlink);
 /* The index checkpoints when its WAL holds this many bytes. */
 void inside_checkpoint_every(struct core *c, uint64_t bytes);
 /* Syncs everything, then compacts in this thread, until nothing is left to do. */

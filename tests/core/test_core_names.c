@@ -1,4 +1,5 @@
 /* Names: what POSIX says of creating, linking, renaming, removing and listing them. */
+#include "tests/core/inside.h"
 #include "tests/core/support.h"
 
 #include <errno.h>
@@ -104,6 +105,21 @@ static void test_whiteouts(void **state)
 	assert_int_equal(find(f, a, "file"), file);
 	assert_int_equal(attr_of(f, find(f, b, "moved")).gid, 0);
 	assert_int_equal(core_unlink(f->core, b, "moved"), 0);
+}
+
+static void test_links_max(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t file = make(f, CORE_ROOT, "file", S_IFREG | 0600);
+	struct core_attr out;
+
+	inside_set_links(f->core, file, ((uint32_t)1 << 31) - 1);
+	assert_int_equal(core_link(f->core, file, CORE_ROOT, "last", &out), 0);
+	assert_int_equal(out.nlink, (uint32_t)1 << 31);
+	assert_int_equal(core_link(f->core, file, CORE_ROOT, "more", &out), -EMLINK);
+	assert_int_equal(core_unlink(f->core, CORE_ROOT, "last"), 0);
+	inside_set_links(f->core, file, 1);
+	assert_int_equal(core_link(f->core, file, CORE_ROOT, "more", &out), 0);
 }
 
 static void test_nameless(void **state)
@@ -383,6 +399,7 @@ int main(void)
 	    TEST(test_rename_moves),
 	    TEST(test_whiteouts),
 	    TEST(test_nameless),
+	    TEST(test_links_max),
 	    TEST(test_link_counts),
 	    TEST(test_odd_names),
 	    TEST(test_symlink),
