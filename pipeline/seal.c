@@ -149,7 +149,29 @@ static void job_whole_step(struct workers_job *work, unsigned i, struct worker_c
 	job_finish(job, ctx);
 }
 
-/* Hands jobs to the workers, first come first served, as far as there is memory for their records. */
+/* Queues a job behind those of its own file, and before what others have more than one turn of: a turn is a byte. What
+ * a file has queued so waits for as much of each other file, not for all of it. Lock held. */
+static void job_wait(struct sealer *s, struct seal_job *job)
+{
+	struct seal_job *other;
+
+	job->turn = s->turn;
+	TAILQ_FOREACH_REVERSE(other, &s->waiting, sealer_queue, link)
+	if (other->owner == job->owner) {
+		job->turn = other->turn;
+		break;
+	}
+	job->turn += job->chunk->plain_len;
+	TAILQ_FOREACH_REVERSE(other, &s->waiting, sealer_queue, link)
+	if (other->turn <= job->turn)
+		break;
+	if (other)
+		TAILQ_INSERT_AFTER(&s->waiting, other, job, link);
+	else
+		TAILQ_INSERT_HEAD(&s->waiting, job, link);
+}
+
+/* Hands jobs to the workers in their turns, as far as there is memory for their records. */
 static void admit(struct sealer *s)
 {
 	struct seal_job *job;
@@ -161,6 +183,7 @@ static void admit(struct sealer *s)
 			job->buf = arena_get(&s->arena, &job->piece, job->worst);
 		if (job && job->buf) {
 			TAILQ_REMOVE(&s->waiting, job, link);
+			s->turn = job->turn;
 			s->admitted++;
 			budget_take(s->budget, BUDGET_RECORDS, job->piece.len);
 		} else {
@@ -195,7 +218,7 @@ static void job_queue(struct sealer *s, struct seal_job *job)
 
 	(void)pthread_mutex_lock(&s->lock);
 	job->pooled = true;
-	TAILQ_INSERT_TAIL(&s->waiting, job, link);
+	job_wait(s, job);
 	s->queued += job->chunk->plain_len;
 	bool full = s->queued > s->queue_max;
 	(void)pthread_mutex_unlock(&s->lock);

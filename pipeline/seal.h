@@ -1,7 +1,8 @@
 /*
  * Within the pipeline: requests to seal become jobs. One of few frames is done by the thread that submits it, within a
  * context's span buffer; any other waits, without memory of its own, for a piece of the arena, and then its frames go
- * to the workers. Nothing here ever blocks on another job, so that done() may submit again from anywhere.
+ * to the workers; files that wait take turns, by bytes. Nothing here ever blocks on another job, so that done() may
+ * submit again from anywhere.
  */
 #ifndef APFS_PIPELINE_SEAL_H
 #define APFS_PIPELINE_SEAL_H
@@ -21,11 +22,12 @@ struct sealer {
 	pthread_cond_t drained; /* jobs became 0 */
 	struct arena arena;
 	struct budget *budget;
-	unsigned admitted, admitted_max; /* jobs that have a piece of it; fewer of them touch fewer pages */
-	TAILQ_HEAD(, seal_job) waiting;  /* for a piece of the arena */
-	uint64_t queued;                 /* plaintext bytes of the jobs that are waiting or with the workers */
-	uint64_t queue_max;              /* bytes beyond which who submits helps with the frames */
-	unsigned jobs;                   /* whose done() has not returned */
+	unsigned admitted, admitted_max;            /* jobs that have a piece of it; fewer of them touch fewer pages */
+	TAILQ_HEAD(sealer_queue, seal_job) waiting; /* for a piece of the arena, ascending by turn */
+	uint64_t turn;                              /* of the last that got one */
+	uint64_t queued;    /* plaintext bytes of the jobs that are waiting or with the workers */
+	uint64_t queue_max; /* bytes beyond which who submits helps with the frames */
+	unsigned jobs;      /* whose done() has not returned */
 
 	atomic_uint_fast64_t plain, stored, chunks, frames, frames_stored; /* counters */
 };

@@ -113,6 +113,7 @@ int seal_job_new(struct sealer *s, struct pipeline_seal *rq, struct seal_job **o
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory to seal a chunk");
 	job->sealer = s;
 	job->rq = rq;
+	job->owner = rq->item->ino;
 	job->overhead = chunk_overhead(suite);
 	job->nonce_len = (uint32_t)cipher_nonce_len(suite);
 	job->nranges = nranges;

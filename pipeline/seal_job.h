@@ -18,6 +18,7 @@ struct seal_job {
 	struct pipeline_seal *rq;
 	struct workers_job work, finish;
 	TAILQ_ENTRY(seal_job) link;
+	uint64_t owner, turn; /* the file of its first item, and where that puts it in the queue */
 	struct arena_piece piece;
 	bool pooled; /* it has gone through the queue and has a piece */
 	bool late;   /* sealed only when everything is compressed, because its length decides under which key */

@@ -1,6 +1,6 @@
 /*
  * The second half of a cut, and who runs it: rows of changed inodes, COMMIT, sync of the WAL. Only one cut runs at a
- * time; whoever waits for one and finds none running leads the next for everybody who waits.
+ * time; whoever waits for one and finds none running leads the next, for those whose turn it is.
  */
 #include "fs/core/compact.h"
 
@@ -140,7 +140,29 @@ static int cut_run(struct core *c, enum cut_kind kind, struct node *const *wante
 
 /* --- waiting ------------------------------------------------------------------------------------------------------ */
 
-/* Under sync_lock: leads one cut for all who wait now. */
+/* Who takes part in the next cut: everybody; but one of everything takes long, so that those who wait for single inodes
+ * go first, every other time. Under sync_lock. */
+static void cut_choose(struct core *c, struct sync_queue *mine)
+{
+	struct sync_queue all = STAILQ_HEAD_INITIALIZER(all);
+	struct sync_request *rq;
+
+	if (!c->cut_passed) {
+		while ((rq = STAILQ_FIRST(&c->sync_queue))) {
+			STAILQ_REMOVE_HEAD(&c->sync_queue, link);
+			if (rq->node)
+				STAILQ_INSERT_TAIL(mine, rq, link);
+			else
+				STAILQ_INSERT_TAIL(&all, rq, link);
+		}
+		STAILQ_CONCAT(&c->sync_queue, &all);
+	}
+	c->cut_passed = !STAILQ_EMPTY(mine) && !STAILQ_EMPTY(&c->sync_queue);
+	if (!c->cut_passed)
+		STAILQ_CONCAT(mine, &c->sync_queue);
+}
+
+/* Under sync_lock: leads one cut. */
 static void cut_lead(struct core *c)
 {
 	struct sync_queue mine = STAILQ_HEAD_INITIALIZER(mine);
@@ -151,7 +173,7 @@ static void cut_lead(struct core *c)
 	bool full = false;
 	int ret;
 
-	STAILQ_CONCAT(&mine, &c->sync_queue);
+	cut_choose(c, &mine);
 	c->cut_running = true;
 	(void)pthread_mutex_unlock(&c->sync_lock);
 	STAILQ_FOREACH (rq, &mine, link)

@@ -170,6 +170,7 @@ struct core {
 	pthread_cond_t sync_cond;
 	struct sync_queue sync_queue;
 	bool cut_running;
+	bool cut_passed;          /* the last cut has passed over those who wait for one of everything */
 	bool retry_full;          /* the cut's leader: the last one failed with something sealed or entered */
 	bool half_entered;        /* the same: its extents are in the transaction, perhaps without their sizes */
 	atomic_uint_fast64_t cut; /* number of the cut under way or last made */
