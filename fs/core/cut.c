@@ -290,6 +290,7 @@ static int install_extent(struct cut *cut, struct node *n, const struct index_ex
 		SCOPED_LOCK(&n->lock);
 		if (n->gone)
 			return 0;
+		n->in_index = true; /* from here on, whether this cut gets to its row or not */
 		if (x->chunk)
 			return index_extent_replace(c->index, n->ino, x, gone);
 		ret = extents_clear_step(c, n->ino, &left, gone);

@@ -73,7 +73,7 @@ struct node {
 	bool dense_name;           /* it was created with a name that makes dense data likely */
 	bool loaded;               /* attr is filled */
 	bool prefers_known;
-	bool in_index;        /* the index has a row, and may have extents */
+	bool in_index;        /* the index has a row or extents */
 	bool attr_dirty;      /* attr differs from the row */
 	atomic_bool data_due; /* every cut must include its data: renamed over a file, or cloned */
 	bool cutting;         /* a cut is taking its snapshot: no batch may start */

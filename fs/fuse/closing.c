@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,27 +31,43 @@ struct closing {
 	unsigned stalled, lingered; /* seconds */
 };
 
-/* While the threads still answer: what the kernel holds is written, then the mount goes. */
+/* Has the kernel write what it holds. -EBUSY: something else is mounted there by now, and would be unmounted. */
+static int write_back(struct session *s)
+{
+	struct stat st;
+	int ret, fd = open(s->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	ret = !s->device || fstat(fd, &st) || st.st_dev == s->device ? 0 : -EBUSY;
+	if (!ret) {
+		do
+			ret = syncfs(fd) ? -errno : 0;
+		while (ret == -EINTR); /* as in mounted_sync */
+		if (ret)
+			log_warn("writing back the kernel's cache: %s", strerror(-ret));
+	}
+	(void)close(fd);
+	return ret;
+}
+
+/* While the threads still answer: what the kernel holds is written, then the mount goes. One that nobody asked to go
+ * does not while it holds what it cannot store. */
 static void *closing_main(void *arg)
 {
 	struct closing *c = arg;
 	struct session *s = c->s;
 	uint64_t one = 1;
-	int ret;
+	int ret = write_back(s);
 
-	int fd = open(s->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0) {
-		do
-			ret = syncfs(fd);
-		while (ret < 0 && errno == EINTR); /* as in mounted_sync */
-		if (ret < 0)
-			log_warn("writing back the kernel's cache: %s", strerror(errno));
-		(void)close(fd);
-	}
 	serve_drain(s, DRAIN_SECONDS);
-	ret = mountinfo_unmount(s->mountpoint, false);
-	if (ret && ret != -EBUSY && ret != -EINVAL)
-		log_warn("unmounting: %s", strerror(-ret));
+	if (c->idle && !ret)
+		ret = core_sync(s->core);
+	if (ret != -EBUSY && !(c->idle && ret)) {
+		ret = mountinfo_unmount(s->mountpoint, false);
+		if (ret && ret != -EBUSY && ret != -EINVAL)
+			log_warn("unmounting: %s", strerror(-ret));
+	}
 	atomic_store(&c->busy, ret && ret != -EINVAL);
 	atomic_store(&c->finished, true);
 	if (write(s->event, &one, sizeof(one)) < 0)

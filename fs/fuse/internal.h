@@ -40,6 +40,7 @@ struct session {
 	struct fuse_session *se;
 	int fd; /* the device; se owns it */
 	char *mountpoint;
+	dev_t device;                 /* of what is mounted there; 0: not known */
 	const char *config, *control; /* session_params */
 	struct wire wire;
 	bool mounted;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define INIT_SECONDS 10 /* until the kernel's first request */
@@ -312,12 +313,16 @@ static void set_bdi(const struct mountinfo *m, const char *name, const char *val
 	(void)close(fd);
 }
 
-/* Larger reads ahead, and room for the kernel to gather writes: FUSE starts with 1 % of the memory. Root only. */
-static void tune(const struct session *s)
+/* What it is mounted as. As root: larger reads ahead, and room for the kernel to gather writes: FUSE starts with 1 % of
+ * the memory. */
+static void tune(struct session *s)
 {
 	struct mountinfo m;
 
-	if (geteuid() != 0 || mountinfo_find(s->mountpoint, &m))
+	if (mountinfo_find(s->mountpoint, &m))
+		return;
+	s->device = makedev(m.major, m.minor);
+	if (geteuid() != 0)
 		return;
 	set_bdi(&m, "read_ahead_kb", "1024");
 	set_bdi(&m, "max_ratio", "100");

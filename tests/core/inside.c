@@ -57,6 +57,13 @@ int inside_compact(struct core *c, bool all)
 	return compact_run(c, all);
 }
 
+int inside_half_cut(struct core *c)
+{
+	struct err e = {0};
+
+	return cut_round(c, CUT_FULL, NULL, 0, &e);
+}
+
 void inside_roll(struct core *c)
 {
 	struct pipeline_segment s[64];

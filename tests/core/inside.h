@@ -14,6 +14,8 @@ void inside_set_links(struct core *c, uint64_t ino, uint32_t nlink);
 void inside_checkpoint_every(struct core *c, uint64_t bytes);
 /* Syncs everything, then compacts in this thread, until nothing is left to do. */
 int inside_compact(struct core *c, bool all) MUST_CHECK;
+/* The first half of a cut: extents are in the open transaction, rows are not. */
+int inside_half_cut(struct core *c) MUST_CHECK;
 /* Ends the segments that are appended to, as full ones would end. */
 void inside_roll(struct core *c);
 

@@ -389,6 +389,32 @@ static void test_special_files(void **state)
 	}
 }
 
+/* What is deleted or truncated when a cut has its extents, but not yet its row. */
+static void test_within_a_cut(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t deleted = make(f, CORE_ROOT, "deleted", S_IFREG | 0644);
+	uint64_t emptied = make(f, CORE_ROOT, "emptied", S_IFREG | 0644);
+	struct core_attr in = {.size = 0}, out;
+	uint8_t buf[64], zero[64] = {0};
+	struct err e = {0};
+
+	memset(buf, 'x', sizeof(buf));
+	put(f, deleted, buf, sizeof(buf), 0);
+	put(f, emptied, buf, sizeof(buf), 0);
+	assert_int_equal(inside_half_cut(f->core), 0);
+	assert_int_equal(core_unlink(f->core, CORE_ROOT, "deleted"), 0);
+	assert_int_equal(core_setattr(f->core, emptied, CORE_SET_SIZE, &in, &out), 0);
+	sync_all(f);
+	if (inside_check(f->core, &e))
+		fail_msg("%s", e.text);
+	in.size = sizeof(buf);
+	assert_int_equal(core_setattr(f->core, emptied, CORE_SET_SIZE, &in, &out), 0);
+	fixture_remount(f);
+	assert_int_equal(get(f, find(f, CORE_ROOT, "emptied"), buf, sizeof(buf), 0), sizeof(buf));
+	assert_memory_equal(buf, zero, sizeof(buf));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -407,6 +433,7 @@ int main(void)
 	    TEST(test_listing_with_attributes),
 	    TEST(test_removed_directory),
 	    TEST(test_special_files),
+	    TEST(test_within_a_cut),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,9 @@
 """--idle: a mount that nobody uses ends by itself, and one that somebody uses does not."""
 
+import contextlib
 import os
 import subprocess
+import tempfile
 import time
 
 from apfsmount import Volume, check, get, main, mounted, need, put, run, tool
@@ -48,4 +50,41 @@ def idle():
         check(ends(v, 20), "a signal does not end it")
 
 
-main(idle)
+def covered():
+    """What is mounted over it is not what is unmounted."""
+    need(root=True)
+    with Volume("--idle", f"{IDLE}s") as v:
+        put(v.path("f"))
+        run("mount", "-t", "tmpfs", "none", v.mnt)
+        try:
+            check(not ends(v, 2 * IDLE), "it ended under another mount")
+            check(os.path.ismount(v.mnt) and not os.path.exists(v.path("f")), "the other mount is gone")
+        finally:
+            run("umount", v.mnt)
+        check(ends(v, 4 * IDLE), "it does not end once it is uncovered")
+
+
+def full():
+    """What cannot be stored keeps it mounted."""
+    need(root=True)
+    disk = tempfile.mkdtemp(prefix="apfs-idle-")
+    try:
+        run("mount", "-t", "tmpfs", "-o", "size=64m", "none", disk)
+        with Volume("--idle", f"{IDLE}s", "--commit-interval", "1h", store=os.path.join(disk, "store")) as v:
+            data = os.urandom(24 << 20)
+            put(v.path("f"), data)
+            with contextlib.suppress(OSError), open(os.path.join(disk, "other"), "wb") as f:
+                while True:
+                    f.write(bytes(1 << 16))
+            check(not ends(v, 3 * IDLE), "it ended with what it could not store")
+            check(get(v.path("f")) == data, "the data is not there")
+            os.unlink(os.path.join(disk, "other"))
+            check(ends(v, 6 * IDLE), "it does not end once there is room")
+            v.mount()
+            check(get(v.path("f")) == data, "the data is not there after a remount")
+    finally:
+        subprocess.run(["umount", disk], check=False)
+        os.rmdir(disk)
+
+
+main(idle, covered, full)
