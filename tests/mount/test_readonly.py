@@ -158,7 +158,8 @@ def media(folder):
 
     def protect():
         end()
-        run("mount", "-o", "loop,ro", disk, path)
+        # Somebody's mount namespace may be a copy of ours from before, and keep the filesystem writable for a moment.
+        wait_for(lambda: run("mount", "-o", "loop,ro", disk, path, status=None)[0] == 0, 20, f"{path} stays writable")
 
     try:
         yield path, protect
