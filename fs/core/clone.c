@@ -106,12 +106,14 @@ static int share(struct clone *cl, unsigned *rows)
 static int share_locked(struct clone *cl, unsigned *rows)
 {
 	struct core *c = cl->core;
+	struct node *a = cl->from->node, *b = cl->to->node;
+	bool ordered = a->ino < b->ino; /* ns alone would do; but an order can be checked */
 
 	SCOPED_LOCK(&c->ns);
-	SCOPED_LOCK(&cl->from->node->lock);
+	SCOPED_LOCK(ordered ? &a->lock : &b->lock);
 	if (is_same(cl))
 		return share(cl, rows);
-	SCOPED_LOCK(&cl->to->node->lock);
+	SCOPED_LOCK(ordered ? &b->lock : &a->lock);
 	return share(cl, rows);
 }
 
