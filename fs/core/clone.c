@@ -68,7 +68,7 @@ static int share(struct clone *cl, unsigned *rows)
 	struct core *c = cl->core;
 	struct node *from = cl->from->node, *to = cl->to->node;
 	uint64_t len = cl->len;
-	int ret = data_kill_priv(c, to, data_kills(cl->flags));
+	int ret = data_kill_priv(c, to, cl->flags);
 
 	*rows = 0;
 	for (unsigned i = 0; i < STEP && cl->len && !ret; i++) {

@@ -165,18 +165,17 @@ void core_file_close(struct core_file *f);
 ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off) MUST_CHECK;
 
 enum {
-	CORE_WRITE_CACHED = 1,       /* from the kernel's cache: times are not set, SETATTR does */
-	CORE_WRITE_KILL_SUIDGID = 2, /* as CORE_KILL_SUIDGID */
-	CORE_WRITE_KILL_SGID = 8,    /* as CORE_KILL_SGID */
-	CORE_WRITE_APPEND = 4        /* at the end of the file, whatever off says */
+	CORE_WRITE_CACHED = 1, /* from the kernel's cache: times are not set, SETATTR does */
+	CORE_WRITE_APPEND = 4  /* at the end of the file, whatever off says */
 };
+/* flags: those, and CORE_KILL_*. */
 /* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. */
 int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags) MUST_CHECK;
 
 /* Makes [to_off, to_off + len) of one file show what another (or the same one, elsewhere: else -EINVAL) holds at off,
  * without storing it again; later writes to either leave the other alone. What lies beyond the end of `from` are
  * zeroes: the caller knows its size. The count cloned, less than len only where there was no space or memory for more,
- * or -errno. flags: CORE_WRITE_KILL_*. */
+ * or -errno. flags: CORE_KILL_*. */
 ssize_t core_file_clone(struct core_file *from, uint64_t off, struct core_file *to, uint64_t to_off, uint64_t len,
                         unsigned flags) MUST_CHECK;
 

@@ -233,7 +233,7 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 			if (off >= CORE_SIZE_MAX || len > CORE_SIZE_MAX - off)
 				ret = -EFBIG;
 			if (!ret)
-				ret = data_kill_priv(c, n, data_kills(flags));
+				ret = data_kill_priv(c, n, flags);
 			if (!ret)
 				ret = write_locked(c, n, src, len, off, &done);
 			if (ret == -EFBIG)

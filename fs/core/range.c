@@ -152,7 +152,7 @@ int core_file_fallocate(struct core_file *f, int mode, uint64_t off, uint64_t le
 	if (ret)
 		return ret;
 	SCOPED_LOCK(&n->lock);
-	ret = data_kill_priv(c, n, data_kills(flags));
+	ret = data_kill_priv(c, n, flags);
 	if (!ret && what)
 		ret = punch(c, n, off, off + len);
 	if (ret)

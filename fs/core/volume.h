@@ -461,12 +461,6 @@ int data_set_hole(struct core *c, struct node *n, uint64_t off, uint64_t len) MU
 int data_truncate(struct core *c, struct node *n, uint64_t size) MUST_CHECK;
 /* After a write: clears the set-id bits that `kill` (CORE_KILL_*) says, and file capabilities always. Under n->lock. */
 int data_kill_priv(struct core *c, struct node *n, unsigned kill) MUST_CHECK;
-/* Those bits, of flags of a write. */
-static inline unsigned data_kills(unsigned flags)
-{
-	return (flags & CORE_WRITE_KILL_SUIDGID ? (unsigned)CORE_KILL_SUIDGID : 0) |
-	       (flags & CORE_WRITE_KILL_SGID ? (unsigned)CORE_KILL_SGID : 0);
-}
 /* Makes the map known from `from`, which no piece holds, up to the next piece or as many extents as one question to
  * the index yields. Under n->lock. */
 int data_load(struct core *c, struct node *n, uint64_t from) MUST_CHECK;

@@ -59,12 +59,10 @@ static int open_flags(int flags)
 	return mode | (flags & O_TRUNC);
 }
 
-static int kill_suidgid(fuse_req_t req, uint64_t ino)
+/* What a caller that must lose set-id bits loses. */
+static unsigned kill_setid(fuse_req_t req, fuse_ino_t ino)
 {
-	struct core_attr none = {0}, out;
-	unsigned which = CORE_KILL_SUIDGID | (caller_is_outside(req, ino) ? CORE_KILL_SGID : 0);
-
-	return core_setattr(op_core(req), ino, which, &none, &out);
+	return CORE_KILL_SUIDGID | (caller_is_outside(req, ino) ? CORE_KILL_SGID : 0);
 }
 
 /* Answers with a new file, opened; 0, or why it could not be. */
@@ -129,7 +127,9 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	int ret = handle_open(s, ino, open_flags(fi->flags), &h);
 	if (ret == 0 && (fi->flags & WIRE_KILL_SUIDGID)) {
-		ret = kill_suidgid(req, ino);
+		struct core_attr none = {0}, out;
+
+		ret = core_setattr(s->core, ino, kill_setid(req, ino), &none, &out);
 		if (ret)
 			handle_close(s, h);
 	}
@@ -168,7 +168,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	if (fi->writepage)
 		flags |= CORE_WRITE_CACHED;
 	if (fi->flags & WIRE_KILL_SUIDGID)
-		flags |= CORE_WRITE_KILL_SUIDGID | (caller_is_outside(req, ino) ? CORE_WRITE_KILL_SGID : 0);
+		flags |= kill_setid(req, ino);
 	int ret = core_file_write(op_file(fi), buf, size, (uint64_t)off, flags);
 	if (ret)
 		op_reply(req, ret);
@@ -197,7 +197,7 @@ static unsigned kill_flags(fuse_req_t req, fuse_ino_t ino)
 	if (core_getattr(op_core(req), ino, &a) || !(a.mode & (S_ISUID | S_ISGID)) ||
 	    caller_is_capable(req, CAP_FSETID))
 		return 0;
-	return CORE_WRITE_KILL_SUIDGID | (caller_is_outside(req, ino) ? CORE_WRITE_KILL_SGID : 0);
+	return kill_setid(req, ino);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)

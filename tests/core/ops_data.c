@@ -156,7 +156,7 @@ void run_op_write(struct run *r)
 	if (r->crashes && off > 2u << 20)
 		off &= 0x1fffff;
 	flags |= run_chance(r, 50) ? CORE_WRITE_CACHED : 0;
-	flags |= run_chance(r, 10) ? CORE_WRITE_KILL_SUIDGID : 0;
+	flags |= run_chance(r, 10) ? CORE_KILL_SUIDGID : 0;
 	flags |= run_chance(r, 15) ? CORE_WRITE_APPEND : 0;
 	run_say(r, "write %llu: %zu at %llu flags %u", (unsigned long long)h->ino, len, (unsigned long long)off, flags);
 	fill_data(&r->rng, r->a, len);
@@ -169,7 +169,7 @@ void run_op_write(struct run *r)
 	model_write(r->m, i, r->b, len, off);
 	if (!(flags & CORE_WRITE_CACHED))
 		i->mtime = i->ctime = r->m->now;
-	if (flags & CORE_WRITE_KILL_SUIDGID)
+	if (flags & CORE_KILL_SUIDGID)
 		model_kill_setid(i);
 	if (h->flags & (O_SYNC | O_DSYNC))
 		run_synced_inode(r, i);

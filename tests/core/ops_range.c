@@ -41,7 +41,7 @@ void run_op_fallocate(struct run *r)
 	                            0};
 	int mode = modes[run_below(r, sizeof(modes) / sizeof(modes[0]))], expected = 0;
 	struct run_handle *h = run_handle_any(r, true);
-	unsigned flags = run_chance(r, 10) ? CORE_WRITE_KILL_SUIDGID : 0;
+	unsigned flags = run_chance(r, 10) ? CORE_KILL_SUIDGID : 0;
 	struct model_inode *i;
 	uint64_t off, len;
 

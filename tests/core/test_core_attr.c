@@ -117,13 +117,13 @@ static void test_setid_cleared(void **state)
 
 	assert_int_equal(core_file_open(f->core, file, O_RDWR, &h), 0);
 	arm(f, file, 06755);
-	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_WRITE_KILL_SUIDGID), 0);
+	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_KILL_SUIDGID), 0);
 	assert_disarmed(f, file, 0755);
 	arm(f, file, 06744); /* sgid without group execute is no set-id */
-	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_WRITE_KILL_SUIDGID), 0);
+	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_KILL_SUIDGID), 0);
 	assert_disarmed(f, file, 02744);
 	arm(f, file, 06744); /* but it goes when somebody outside of the group writes */
-	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_WRITE_KILL_SUIDGID | CORE_WRITE_KILL_SGID), 0);
+	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_KILL_SUIDGID | CORE_KILL_SGID), 0);
 	assert_disarmed(f, file, 0744);
 	(void)set(f, file, CORE_SET_MODE, (struct core_attr){.mode = S_IFREG | 06755});
 	assert_int_equal(core_file_write(h, "y", 1, 0, CORE_WRITE_CACHED), 0);
