@@ -168,8 +168,8 @@ enum {
 	CORE_WRITE_CACHED = 1, /* from the kernel's cache: times are not set, SETATTR does */
 	CORE_WRITE_APPEND = 4  /* at the end of the file, whatever off says */
 };
-/* flags: those, and CORE_KILL_*. */
-/* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. */
+/* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. flags: CORE_WRITE_*
+ * and CORE_KILL_*. */
 int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags) MUST_CHECK;
 
 /* Makes [to_off, to_off + len) of one file show what another (or the same one, elsewhere: else -EINVAL) holds at off,

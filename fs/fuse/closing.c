@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,22 +30,18 @@ struct closing {
 	unsigned stalled, lingered; /* seconds */
 };
 
-/* Has the kernel write what it holds. -EBUSY: something else is mounted there by now, and would be unmounted. */
-static int write_back(struct session *s)
+/* Has the kernel write what it holds. */
+static int write_back(const struct session *s)
 {
-	struct stat st;
 	int ret, fd = open(s->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
 		return 0;
-	ret = !s->device || fstat(fd, &st) || st.st_dev == s->device ? 0 : -EBUSY;
-	if (!ret) {
-		do
-			ret = syncfs(fd) ? -errno : 0;
-		while (ret == -EINTR); /* as in mounted_sync */
-		if (ret)
-			log_warn("writing back the kernel's cache: %s", strerror(-ret));
-	}
+	do
+		ret = syncfs(fd) ? -errno : 0;
+	while (ret == -EINTR); /* as in mounted_sync */
+	if (ret)
+		log_warn("writing back the kernel's cache: %s", strerror(-ret));
 	(void)close(fd);
 	return ret;
 }
@@ -58,12 +53,13 @@ static void *closing_main(void *arg)
 	struct closing *c = arg;
 	struct session *s = c->s;
 	uint64_t one = 1;
-	int ret = write_back(s);
+	bool covered = session_is_covered(s);
+	int ret = covered ? -EBUSY : write_back(s);
 
 	serve_drain(s, DRAIN_SECONDS);
 	if (c->idle && !ret)
 		ret = core_sync(s->core);
-	if (ret != -EBUSY && !(c->idle && ret)) {
+	if (!covered && !(c->idle && ret)) {
 		ret = mountinfo_unmount(s->mountpoint, false);
 		if (ret && ret != -EBUSY && ret != -EINVAL)
 			log_warn("unmounting: %s", strerror(-ret));
@@ -113,6 +109,8 @@ static bool is_idle(struct session *s, struct closing *c)
  * is cut as well, which frees a thread of ours that waits for the kernel. */
 static void closing_force(struct session *s)
 {
+	if (session_is_covered(s)) /* it ends with its device */
+		return;
 	(void)umount2(s->mountpoint, MNT_FORCE | UMOUNT_NOFOLLOW);
 	if (mountinfo_unmount(s->mountpoint, true))
 		log_debug("%s is not mounted any more", s->mountpoint);
@@ -161,7 +159,8 @@ static bool closing_over(struct session *s, struct closing *c, unsigned signo)
 		if (c->idle)
 			closing_undo(c);
 		else
-			log_warn("files are still open: they end with the mount");
+			log_warn("%s", session_is_covered(s) ? "something else is mounted over it, and stays"
+			                                     : "files are still open: they end with the mount");
 		return !c->idle;
 	}
 	if (c->idle)

@@ -84,6 +84,8 @@ struct session {
 };
 
 /* --- session.c --- */
+/* Something else is mounted over it by now: that is not ours to write back or to unmount. */
+bool session_is_covered(const struct session *s);
 extern const struct fuse_lowlevel_ops session_ops;
 void session_op_init(void *userdata, struct fuse_conn_info *conn);
 

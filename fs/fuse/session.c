@@ -328,6 +328,13 @@ static void tune(struct session *s)
 	set_bdi(&m, "max_ratio", "100");
 }
 
+bool session_is_covered(const struct session *s)
+{
+	struct mountinfo m;
+
+	return s->device && !mountinfo_find(s->mountpoint, &m) && makedev(m.major, m.minor) != s->device;
+}
+
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
 static int session_start(struct session *s, const struct session_params *p, struct err *e)
@@ -394,7 +401,7 @@ void session_free(struct session *s)
 		return;
 	(void)serve_stop(s, 1);
 	if (s->se) {
-		if (s->mounted)
+		if (s->mounted && !session_is_covered(s))
 			fuse_session_unmount(s->se);
 		(void)seek_stop(s, 1);
 		fuse_session_destroy(s->se);

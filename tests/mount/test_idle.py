@@ -62,6 +62,19 @@ def covered():
         finally:
             run("umount", v.mnt)
         check(ends(v, 4 * IDLE), "it does not end once it is uncovered")
+        v.mount()
+        run("mount", "-t", "tmpfs", "none", v.mnt)
+        try:
+            put(v.path("other"))
+            with open(v.path("other"), "rb"):  # busy: not even detached
+                v.daemon.terminate()
+                v.daemon.wait(20)
+                v.daemon = None
+                check(os.path.exists(v.path("other")), "a signal to what is below unmounted it")
+            check(b"mounted over" in get(v.log), v.log_tail())
+        finally:
+            run("umount", v.mnt)
+            run("umount", v.mnt)
 
 
 def full():
@@ -71,17 +84,18 @@ def full():
     try:
         run("mount", "-t", "tmpfs", "-o", "size=64m", "none", disk)
         with Volume("--idle", f"{IDLE}s", "--commit-interval", "1h", store=os.path.join(disk, "store")) as v:
-            data = os.urandom(24 << 20)
-            put(v.path("f"), data)
+            data = [os.urandom(900 << 10) for _ in range(28)]  # each too small to be stored before the cut
+            for number, content in enumerate(data):
+                put(v.path(f"f{number}"), content)
             with contextlib.suppress(OSError), open(os.path.join(disk, "other"), "wb") as f:
                 while True:
                     f.write(bytes(1 << 16))
             check(not ends(v, 3 * IDLE), "it ended with what it could not store")
-            check(get(v.path("f")) == data, "the data is not there")
+            check(all(get(v.path(f"f{n}")) == d for n, d in enumerate(data)), "the data is not there")
             os.unlink(os.path.join(disk, "other"))
             check(ends(v, 6 * IDLE), "it does not end once there is room")
             v.mount()
-            check(get(v.path("f")) == data, "the data is not there after a remount")
+            check(all(get(v.path(f"f{n}")) == d for n, d in enumerate(data)), "the data is not there after a remount")
     finally:
         subprocess.run(["umount", disk], check=False)
         os.rmdir(disk)
