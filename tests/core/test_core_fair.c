@@ -6,8 +6,8 @@
  * time is the number of runs so far. So it does not matter what else the machine does.
  */
 #include "fs/core/volume.h"
-#include "pipeline/codec.h"
 #include "tests/core/support.h"
+#include "tests/pipeline/wrap_codec.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -45,10 +45,6 @@ static void run(atomic_uint *count)
 	atomic_fetch_add(count, 1);
 }
 
-int __real_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *src, size_t len, void *dst,
-                          size_t cap);
-int __wrap_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *src, size_t len, void *dst,
-                          size_t cap);
 int __wrap_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *src, size_t len, void *dst,
                           size_t cap)
 {
@@ -56,10 +52,6 @@ int __wrap_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, con
 	return __real_codec_compress(ctx, choice, src, len, dst, cap);
 }
 
-int __real_codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *src, size_t len, void *dst,
-                            size_t plain_len);
-int __wrap_codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *src, size_t len, void *dst,
-                            size_t plain_len);
 int __wrap_codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *src, size_t len, void *dst,
                             size_t plain_len)
 {

@@ -1,6 +1,7 @@
 /* That the pipeline holds the tokens that it should, and none that it should not: codecs, ciphers and STORE look. */
 #include "pipeline/cipher.h"
 #include "tests/pipeline/rig.h"
+#include "tests/pipeline/wrap_codec.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -59,10 +60,6 @@ int __wrap_cipher_open(struct cipher_ctx *ctx, enum cipher_suite suite, const ui
 	return ret;
 }
 
-int __real_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *src, size_t len, void *dst,
-                          size_t cap);
-int __wrap_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *src, size_t len, void *dst,
-                          size_t cap);
 int __wrap_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *src, size_t len, void *dst,
                           size_t cap)
 {
@@ -72,10 +69,6 @@ int __wrap_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, con
 	return ret;
 }
 
-int __real_codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *src, size_t len, void *dst,
-                            size_t plain_len);
-int __wrap_codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *src, size_t len, void *dst,
-                            size_t plain_len);
 int __wrap_codec_decompress(struct codec_ctx *ctx, enum codec_id codec, const void *src, size_t len, void *dst,
                             size_t plain_len)
 {

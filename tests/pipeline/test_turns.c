@@ -1,5 +1,6 @@
 /* What files have queued goes in turns. */
 #include "tests/pipeline/rig.h"
+#include "tests/pipeline/wrap_codec.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -15,10 +16,6 @@ struct turn {
 
 static atomic_uint runs, first[TURN_OTHERS]; /* of codecs: all, and which was the first of each late job; 0: none yet */
 
-int __real_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *src, size_t len, void *dst,
-                          size_t cap);
-int __wrap_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *src, size_t len, void *dst,
-                          size_t cap);
 /* With one token one at a time. What is compressed says whose it is. */
 int __wrap_codec_compress(struct codec_ctx *ctx, struct codec_choice choice, const void *src, size_t len, void *dst,
                           size_t cap)
