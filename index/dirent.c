@@ -53,13 +53,18 @@ int index_dirent_get(struct index *ix, uint64_t parent, const char *name, size_t
 	return dirent_read(st, out);
 }
 
+static int dirent_write_begin(struct index *ix, size_t len)
+{
+	int ret = write_begin(ix);
+
+	return ret ? ret : check_name(len);
+}
+
 int index_dirent_add(struct index *ix, uint64_t parent, const struct index_dirent *d)
 {
 	SCOPED_LOCK(&ix->lock);
-	int ret = write_begin(ix);
+	int ret = dirent_write_begin(ix, d->name_len);
 
-	if (!ret)
-		ret = check_name(d->name_len);
 	if (!ret && d->cookie > INT64_MAX)
 		ret = -EINVAL;
 	if (ret)
@@ -89,10 +94,8 @@ static int dirent_change(struct index *ix, sqlite3_stmt *st)
 int index_dirent_remove(struct index *ix, uint64_t parent, const char *name, size_t len)
 {
 	SCOPED_LOCK(&ix->lock);
-	int ret = write_begin(ix);
+	int ret = dirent_write_begin(ix, len);
 
-	if (!ret)
-		ret = check_name(len);
 	if (ret)
 		return ret;
 	sqlite3_stmt *st = stmt_get(ix, STMT_DIRENT_REMOVE);
@@ -104,10 +107,8 @@ int index_dirent_remove(struct index *ix, uint64_t parent, const char *name, siz
 int index_dirent_set(struct index *ix, uint64_t parent, const char *name, size_t len, uint64_t ino, uint8_t type)
 {
 	SCOPED_LOCK(&ix->lock);
-	int ret = write_begin(ix);
+	int ret = dirent_write_begin(ix, len);
 
-	if (!ret)
-		ret = check_name(len);
 	if (ret)
 		return ret;
 	sqlite3_stmt *st = stmt_get(ix, STMT_DIRENT_SET);
@@ -122,10 +123,8 @@ int index_dirent_rename(struct index *ix, uint64_t parent, const char *name, siz
                         size_t new_len)
 {
 	SCOPED_LOCK(&ix->lock);
-	int ret = write_begin(ix);
+	int ret = dirent_write_begin(ix, len);
 
-	if (!ret)
-		ret = check_name(len);
 	if (!ret)
 		ret = check_name(new_len);
 	if (ret)

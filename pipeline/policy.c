@@ -135,10 +135,9 @@ bool policy_name_is_dense(const char *name)
 }
 
 /* The levels of a codec, from fast to small; the controller moves along them, from the middle on. Measured on one core,
- * 64 KiB frames of text (stored share, encoding and decoding MB/s; bench/RESULTS.md): zstd -5 41.8 %, 387, 1505;
- * -1 34.2
- * %, 322, 1371; 1 27.7 %, 288, 1176; 3 26.3 %, 229, 1141; 5 25.3 %, 114, 1067: 1 is where the next step begins to cost
- * more than it saves. */
+ * 64 KiB frames of text (stored %, encoding and decoding MB/s; bench/RESULTS.md):
+ * zstd:-5 41.8, 387, 1505; zstd:-1 34.2, 322, 1371; zstd:1 27.7, 288, 1176; zstd:3 26.3, 229, 1141;
+ * zstd:5 25.3, 114, 1067. 1 is where the next step begins to cost more than it saves. */
 #define STEPS  5
 #define MIDDLE 2
 static const int ladder[CODEC_COUNT][STEPS] = {

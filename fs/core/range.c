@@ -55,8 +55,7 @@ int core_file_seek(struct core_file *f, uint64_t off, int whence, uint64_t *out)
 	return 0;
 }
 
-/* --- allocating ----------------------------------------------------------------------------------------------------
- */
+/* --- allocating --------------------------------------------------------------------------------------------------- */
 
 /* Bytes of [off, end) that nothing is stored for. */
 static int count_holes(struct core *c, struct node *n, uint64_t off, uint64_t end, uint64_t *bytes)
