@@ -1,7 +1,6 @@
 /* Clones and holes: what is shared stays, whatever happens to the other files; and what is counted as stored. */
-#include "fs/core/compact.h"
+#include "tests/core/file_rig.h"
 #include "tests/core/inside.h"
-#include "tests/core/support.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,41 +17,11 @@
 
 #include <cmocka.h>
 
-#define MIB   ((size_t)1 << 20)
-#define BLOCK ((size_t)4096)
+#define ROOM (16 * MIB)
 
-struct file {
-	uint64_t ino;
-	uint8_t *data; /* what it must hold: room for 16 MiB */
-	size_t len;
-};
-
-static struct file file_make(struct fixture *f, const char *name, uint64_t *rng, size_t len)
+static struct file roomy(struct fixture *f, const char *name, uint64_t *rng, size_t len)
 {
-	struct file x = {make(f, CORE_ROOT, name, S_IFREG | 0644), calloc(16, MIB), len};
-
-	assert_non_null(x.data);
-	fill_random(rng, x.data, len);
-	for (size_t off = 0; off < len; off += MIB)
-		put(f, x.ino, x.data + off, len - off < MIB ? len - off : MIB, off);
-	return x;
-}
-
-static void file_write(struct fixture *f, struct file *x, uint64_t *rng, size_t off, size_t len)
-{
-	fill_random(rng, x->data + off, len);
-	put(f, x->ino, x->data + off, len, off);
-	x->len = off + len > x->len ? off + len : x->len;
-}
-
-static void file_check(struct fixture *f, const struct file *x)
-{
-	uint8_t *buf = malloc(x->len + 1);
-
-	assert_non_null(buf);
-	assert_int_equal(get(f, x->ino, buf, x->len + 1, 0), x->len);
-	assert_memory_equal(buf, x->data, x->len);
-	free(buf);
+	return file_make_in(f, CORE_ROOT, name, rng, len, ROOM);
 }
 
 static ssize_t clone_raw(struct fixture *f, uint64_t from, size_t off, uint64_t to, size_t to_off, size_t len)
@@ -85,15 +54,6 @@ static void allocate(struct fixture *f, struct file *x, int mode, size_t off, si
 		memset(x->data + off, 0, len);
 }
 
-static void index_ok(struct fixture *f)
-{
-	struct err e = {0};
-	int ret = index_check(f->core->index, &e);
-
-	if (ret)
-		fail_msg("index_check: %s", err_text(&e, ret));
-}
-
 /* Closes, checks every byte of the store, and opens. */
 static void store_ok(struct fixture *f)
 {
@@ -109,11 +69,6 @@ static void store_ok(struct fixture *f)
 	assert_int_equal(fixture_open(f), 0);
 }
 
-static uint64_t stored(struct fixture *f)
-{
-	return fixture_disk_usage(f, "segments");
-}
-
 static void delete (struct fixture *f, const char *name, struct file *x)
 {
 	assert_int_equal(core_unlink(f->core, CORE_ROOT, name), 0);
@@ -127,18 +82,17 @@ static void test_shares(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t rng = rng_seed(1), before;
-	struct file x = file_make(f, "x", &rng, 8 * MIB), y = file_make(f, "y", &rng, 0),
-		    z = file_make(f, "z", &rng, 0);
+	struct file x = roomy(f, "x", &rng, 8 * MIB), y = roomy(f, "y", &rng, 0), z = roomy(f, "z", &rng, 0);
 
 	sync_all(f);
-	before = stored(f);
+	before = segment_bytes(f);
 	clone_to(f, &x, 0, &y, 0, x.len);
 	clone_to(f, &y, 1000, &z, 77, 5 * MIB); /* of a clone that no cut has */
 	assert_true(attr_of(f, y.ino).blocks > 0);
 	file_check(f, &y);
 	file_check(f, &z);
 	sync_all(f);
-	assert_true(stored(f) < before + MIB);
+	assert_true(segment_bytes(f) < before + MIB);
 	assert_true(attr_of(f, y.ino).blocks * 512 >= 8 * MIB);
 	file_write(f, &x, &rng, 3 * MIB, 100000);
 	file_write(f, &y, &rng, MIB, 5000);
@@ -156,14 +110,14 @@ static void test_shares(void **state)
 	delete (f, "z", &z);
 	sync_all(f);
 	index_ok(f);
-	assert_true(stored(f) < MIB);
+	assert_true(segment_bytes(f) < MIB);
 }
 
 static void test_answers(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t rng = rng_seed(2);
-	struct file x = file_make(f, "x", &rng, 300000), y = file_make(f, "y", &rng, 100);
+	struct file x = roomy(f, "x", &rng, 300000), y = roomy(f, "y", &rng, 100);
 
 	for (unsigned turn = 0; turn < 2; turn++, sync_all(f)) {
 		assert_int_equal(clone_raw(f, x.ino, 0, y.ino, 0, 0), 0);
@@ -189,8 +143,8 @@ static void test_unsaved(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t rng = rng_seed(3), before;
-	struct file x = file_make(f, "x", &rng, MIB / 2), y = file_make(f, "y", &rng, 0);
-	struct file big = file_make(f, "big", &rng, 6 * MIB), copy = file_make(f, "copy", &rng, 0);
+	struct file x = roomy(f, "x", &rng, MIB / 2), y = roomy(f, "y", &rng, 0);
+	struct file big = roomy(f, "big", &rng, 6 * MIB), copy = roomy(f, "copy", &rng, 0);
 
 	before = f->core->cut;
 	clone_to(f, &x, 0, &y, 0, x.len);
@@ -203,7 +157,7 @@ static void test_unsaved(void **state)
 	file_check(f, &y);
 	file_check(f, &copy);
 	sync_all(f);
-	assert_true(stored(f) < 8 * MIB);
+	assert_true(segment_bytes(f) < 8 * MIB);
 	fixture_crash(f);
 	file_check(f, &y);
 	file_check(f, &big);
@@ -221,8 +175,8 @@ static void test_source_goes(void **state)
 	uint64_t rng = rng_seed(4);
 
 	for (unsigned how = 0; how < 4; how++) {
-		struct file x = file_make(f, "x", &rng, 2 * MIB), y = file_make(f, "y", &rng, 0);
-		struct file other = file_make(f, "other", &rng, 1000);
+		struct file x = roomy(f, "x", &rng, 2 * MIB), y = roomy(f, "y", &rng, 0);
+		struct file other = roomy(f, "other", &rng, 1000);
 
 		sync_all(f);
 		clone_to(f, &x, 0, &y, 0, x.len);
@@ -257,22 +211,12 @@ static void test_source_goes(void **state)
 	}
 }
 
-static size_t pieces(struct fixture *f, uint64_t ino)
-{
-	static struct index_extent x[65536];
-	size_t n;
-
-	assert_int_equal(index_extent_list(f->core->index, ino, 0, UINT64_MAX, x, 65536, &n), 0);
-	return n;
-}
-
 /* Fragments that several files share become one for all of them, and are stored once. */
 static void test_merge(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t rng = rng_seed(5), before;
-	struct file x = file_make(f, "x", &rng, 6 * MIB), y = file_make(f, "y", &rng, 0),
-		    z = file_make(f, "z", &rng, 0);
+	struct file x = roomy(f, "x", &rng, 6 * MIB), y = roomy(f, "y", &rng, 0), z = roomy(f, "z", &rng, 0);
 
 	for (unsigned i = 0; i < 6000; i++) {
 		file_write(f, &x, &rng, rng_below(&rng, x.len / BLOCK) * BLOCK, BLOCK);
@@ -283,14 +227,13 @@ static void test_merge(void **state)
 	clone_to(f, &x, 0, &y, 0, x.len);
 	clone_to(f, &x, MIB / 2, &z, 12345, 4 * MIB);
 	sync_all(f);
-	before = stored(f);
-	assert_true(pieces(f, y.ino) > 500);
-	assert_int_equal(compact_run(f->core, true), 0);
-	index_ok(f);
+	before = segment_bytes(f);
+	assert_true(file_pieces(f, &y) > 500);
+	compact_ok(f, true);
 	print_message("%llu bytes became %llu, pieces %zu, %zu and %zu\n", (unsigned long long)before,
-	              (unsigned long long)stored(f), pieces(f, x.ino), pieces(f, y.ino), pieces(f, z.ino));
-	assert_true(stored(f) < x.len / 10 * 13);
-	assert_true(pieces(f, x.ino) < 100 && pieces(f, y.ino) < 100 && pieces(f, z.ino) < 100);
+	              (unsigned long long)segment_bytes(f), file_pieces(f, &x), file_pieces(f, &y), file_pieces(f, &z));
+	assert_true(segment_bytes(f) < x.len / 10 * 13);
+	assert_true(file_pieces(f, &x) < 100 && file_pieces(f, &y) < 100 && file_pieces(f, &z) < 100);
 	file_check(f, &x);
 	store_ok(f);
 	file_check(f, &x);
@@ -346,13 +289,13 @@ static void test_threads(void **state)
 	struct cloner a[CLONERS];
 	atomic_bool stop = false;
 	uint64_t rng = rng_seed(6);
-	struct file x = file_make(f, "x", &rng, 4 * MIB), waste = file_make(f, "waste", &rng, MIB);
+	struct file x = roomy(f, "x", &rng, 4 * MIB), waste = roomy(f, "waste", &rng, MIB);
 	char name[8];
 
 	for (unsigned i = 0; i < CLONERS; i++) {
 		(void)snprintf(name, sizeof(name), "f%u", i);
 		a[i] = (struct cloner){.f = f, .from = &x, .rng = rng_seed(20 + i), .stop = &stop};
-		a[i].to = file_make(f, name, &a[i].rng, 100);
+		a[i].to = roomy(f, name, &a[i].rng, 100);
 	}
 	sync_all(f);
 	for (unsigned i = 0; i < CLONERS; i++)
@@ -393,7 +336,7 @@ static void test_blocks(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t rng = rng_seed(7);
-	struct file x = file_make(f, "x", &rng, 0);
+	struct file x = roomy(f, "x", &rng, 0);
 	struct core_attr size = {.size = (uint64_t)1 << 40}, out;
 
 	assert_int_equal(core_setattr(f->core, x.ino, CORE_SET_SIZE, &size, &out), 0);
@@ -432,7 +375,7 @@ static void test_allocate(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t rng = rng_seed(8);
-	struct file x = file_make(f, "x", &rng, MIB);
+	struct file x = roomy(f, "x", &rng, MIB);
 	struct core_statfs s;
 	struct core_file *a;
 

@@ -1,5 +1,5 @@
 /* Compaction: space comes back, and nothing else changes. */
-#include "tests/core/compact_rig.h"
+#include "tests/core/file_rig.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,21 +14,7 @@
 
 #include <cmocka.h>
 
-static uint64_t segment_bytes(struct fixture *f)
-{
-	return fixture_disk_usage(f, "segments");
-}
-
 /* --- space -------------------------------------------------------------------------------------------------------- */
-
-static size_t pieces(struct fixture *f, uint64_t ino)
-{
-	static struct index_extent x[65536];
-	size_t n;
-
-	assert_int_equal(index_extent_list(f->core->index, ino, 0, UINT64_MAX, x, 65536, &n), 0);
-	return n;
-}
 
 /* A file overwritten at random many times over takes little more than itself afterwards, in few pieces. */
 static void test_random_overwrite(void **state)
@@ -44,9 +30,9 @@ static void test_random_overwrite(void **state)
 	before = segment_bytes(f);
 	compact_ok(f, false);
 	print_message("%llu bytes became %llu, %zu pieces\n", (unsigned long long)before,
-	              (unsigned long long)segment_bytes(f), pieces(f, x.ino));
+	              (unsigned long long)segment_bytes(f), file_pieces(f, &x));
 	assert_true(segment_bytes(f) < x.len / 10 * 13);
-	assert_true(pieces(f, x.ino) <= x.len / MIB * 5); /* with so little memory a quarter of 1 MiB at a time */
+	assert_true(file_pieces(f, &x) <= x.len / MIB * 5); /* with so little memory a quarter of 1 MiB at a time */
 	file_check(f, &x);
 	/* It settles: there is nothing more to do. */
 	before = f->core->next_chunk;
@@ -75,7 +61,7 @@ static void test_small_files(void **state)
 	}
 	for (unsigned i = 0; i < FILES; i++) {
 		(void)snprintf(name, sizeof(name), "file%u", i);
-		x[i] = file_make_in(f, dir[i % 3], name, &rng, 1 + rng_below(&rng, 6000));
+		x[i] = file_make_in(f, dir[i % 3], name, &rng, 1 + rng_below(&rng, 6000), 0);
 	}
 	sync_all(f);
 	for (unsigned i = 0; i < FILES; i++) {
@@ -149,7 +135,7 @@ static void test_shared(void **state)
 	assert_true(n < 64);
 	for (unsigned i = 0; i < 3; i++) {
 		(void)snprintf(name, sizeof(name), "clone%u", i);
-		y[i] = (struct file){make(f, CORE_ROOT, name, S_IFREG | 0644), calloc(1, x.len), x.len};
+		y[i] = (struct file){make(f, CORE_ROOT, name, S_IFREG | 0644), calloc(1, x.len), x.len, x.len};
 		assert_non_null(y[i].data);
 		sync_all(f);
 		/* Each has another part of it, and they overlap. */

@@ -1,5 +1,5 @@
 /* What happens in the middle of a step of compaction: whatever it is, nothing but places changes. */
-#include "tests/core/compact_rig.h"
+#include "tests/core/file_rig.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

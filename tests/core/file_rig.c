@@ -1,4 +1,4 @@
-#include "tests/core/compact_rig.h"
+#include "tests/core/file_rig.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,9 +8,10 @@
 
 #include <cmocka.h>
 
-struct file file_make_in(struct fixture *f, uint64_t dir, const char *name, uint64_t *rng, size_t len)
+struct file file_make_in(struct fixture *f, uint64_t dir, const char *name, uint64_t *rng, size_t len, size_t room)
 {
-	struct file x = {make(f, dir, name, S_IFREG | 0644), malloc(len + 1), len};
+	room = room > len ? room : len;
+	struct file x = {make(f, dir, name, S_IFREG | 0644), calloc(1, room + 1), len, room};
 
 	assert_non_null(x.data);
 	fill_random(rng, x.data, len);
@@ -21,13 +22,15 @@ struct file file_make_in(struct fixture *f, uint64_t dir, const char *name, uint
 
 struct file file_make(struct fixture *f, const char *name, uint64_t *rng, size_t len)
 {
-	return file_make_in(f, CORE_ROOT, name, rng, len);
+	return file_make_in(f, CORE_ROOT, name, rng, len, 0);
 }
 
 void file_write(struct fixture *f, struct file *x, uint64_t *rng, size_t off, size_t len)
 {
+	assert_true(off + len <= x->room);
 	fill_random(rng, x->data + off, len);
 	put(f, x->ino, x->data + off, len, off);
+	x->len = off + len > x->len ? off + len : x->len;
 }
 
 void file_scatter(struct fixture *f, struct file *x, uint64_t *rng, size_t n)
@@ -44,6 +47,20 @@ void file_check(struct fixture *f, const struct file *x)
 	assert_int_equal(get(f, x->ino, buf, x->len + 1, 0), x->len);
 	assert_memory_equal(buf, x->data, x->len);
 	free(buf);
+}
+
+size_t file_pieces(struct fixture *f, const struct file *x)
+{
+	static struct index_extent list[65536];
+	size_t n;
+
+	assert_int_equal(index_extent_list(f->core->index, x->ino, 0, UINT64_MAX, list, 65536, &n), 0);
+	return n;
+}
+
+uint64_t segment_bytes(struct fixture *f)
+{
+	return fixture_disk_usage(f, "segments");
 }
 
 void index_ok(struct fixture *f)
