@@ -54,16 +54,23 @@ static void allocate(struct fixture *f, struct file *x, int mode, size_t off, si
 		memset(x->data + off, 0, len);
 }
 
-/* Closes, checks every byte of the store, and opens. */
+/* Of every byte of a store that is not open. */
+static int store_check(struct fixture *f, struct err *e)
+{
+	struct io *io;
+
+	assert_int_equal(io_posix_new(f->dir, &io, NULL), 0);
+	int ret = inside_check_store(io, f->options.pass, f->options.pass_len, e);
+	io_free(io);
+	return ret;
+}
+
 static void store_ok(struct fixture *f)
 {
 	struct err e = {0};
-	struct io *io;
 
 	assert_int_equal(fixture_close(f), 0);
-	assert_int_equal(io_posix_new(f->dir, &io, NULL), 0);
-	int ret = inside_check_store(io, f->options.pass, f->options.pass_len, &e);
-	io_free(io);
+	int ret = store_check(f, &e);
 	if (ret)
 		fail_msg("the check of the store: %s", err_text(&e, ret));
 	assert_int_equal(fixture_open(f), 0);
@@ -209,6 +216,44 @@ static void test_source_goes(void **state)
 		free(other.data);
 		sync_all(f);
 	}
+}
+
+/* A file that maps another's bytes is found, but for clones, which may. */
+static void test_foreign(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(9);
+	struct file x = file_make(f, "x", &rng, MIB), y = file_make(f, "y", &rng, MIB);
+	struct fixture_index ix;
+	struct index_inode row;
+	struct index_extent e;
+	struct err err = {0};
+	size_t n;
+
+	assert_int_equal(fixture_close(f), 0);
+	fixture_index_open(f, &ix);
+	assert_int_equal(index_extent_list(ix.index, x.ino, 0, UINT64_MAX, &e, 1, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(index_extent_set(ix.index, y.ino, &e), 0);
+	assert_int_equal(index_commit(ix.index, NULL), 0);
+	fixture_index_close(&ix);
+	assert_int_equal(store_check(f, &err), -EUCLEAN);
+	assert_non_null(strstr(err.text, "its record says are other bytes"));
+	fixture_index_open(f, &ix);
+	assert_int_equal(index_inode_get(ix.index, y.ino, &row), 0);
+	row.flags |= NODE_CLONED;
+	assert_int_equal(index_inode_put(ix.index, &row), 0);
+	assert_int_equal(index_commit(ix.index, NULL), 0);
+	fixture_index_close(&ix);
+	err = (struct err){0};
+	int ret = store_check(f, &err);
+	if (ret)
+		fail_msg("the check of the store: %s", err_text(&err, ret));
+	assert_int_equal(fixture_open(f), 0);
+	memcpy(y.data, x.data, e.len);
+	file_check(f, &y);
+	free(x.data);
+	free(y.data);
 }
 
 /* Fragments that several files share become one for all of them, and are stored once. */
@@ -404,8 +449,8 @@ static void test_allocate(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_shares), TEST(test_answers), TEST(test_unsaved), TEST(test_source_goes),
-	    TEST(test_merge),  TEST(test_threads), TEST(test_blocks),  TEST(test_allocate),
+	    TEST(test_shares),  TEST(test_answers), TEST(test_unsaved),  TEST(test_source_goes), TEST(test_merge),
+	    TEST(test_threads), TEST(test_blocks),  TEST(test_allocate), TEST(test_foreign),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
