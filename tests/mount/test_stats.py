@@ -181,11 +181,12 @@ def spinners(count):
 
 
 def load_feedback(seen):
-    """Others use the processors, and memory is short: level and chunks are moved."""
+    """Others use the processors, and the level is moved; memory is short, and chunks are, where the level is fixed."""
     data = apfsmount.text(random.Random(8), 2 * MIB) * 32
     with spinners(4 * os.cpu_count()), Volume("--memory", "32M") as v:
-        seen.until(v, ["apfs_feedback_level_steps", "apfs_feedback_chunk_halvings"], 60,
-                   lambda: write(v.path("f"), data))
+        seen.until(v, ["apfs_feedback_level_steps"], 60, lambda: write(v.path("f"), data))
+    with Volume("--memory", "32M", "--compress", "brotli:9") as v:
+        seen.until(v, ["apfs_feedback_chunk_halvings"], 60, lambda: write(v.path("f"), data))
 
 
 def registry():
