@@ -92,7 +92,7 @@ static int share(struct clone *cl, unsigned *rows)
 			node_touch(c, from);
 		from->attr.flags |= NODE_CLONED;
 		to->attr.flags |= NODE_CLONED;
-		atomic_store(&to->data_due, true);
+		atomic_fetch_or(&to->due, DUE_CLONES);
 	}
 	if (cl->len < len)
 		to->attr.mtime = to->attr.ctime = core_now(c);

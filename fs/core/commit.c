@@ -41,7 +41,7 @@ static int write_rows(struct core *c, bool *due)
 				n->attr_dirty = false;
 			}
 		}
-		*due |= atomic_load(&n->data_due) && n->map.dirty;
+		*due |= atomic_load(&n->due) && n->map.dirty;
 		node_clean(c, n);
 		(void)pthread_mutex_unlock(&n->lock);
 		node_put(c, n);

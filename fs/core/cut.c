@@ -20,7 +20,7 @@ struct cut_node {
 	uint64_t stored;  /* bytes of STORE that its extents take, estimated */
 	uint64_t gone;    /* and that what they replace took */
 	bool data;        /* it has extents */
-	bool due;         /* it was: so it is again if the cut fails */
+	unsigned due;     /* it was: so it is again if the cut fails */
 	bool taken;       /* the snapshot holds it */
 };
 
@@ -71,7 +71,7 @@ static int cut_collect(struct cut *cut, struct node *const *wanted, size_t nwant
 
 	(void)pthread_mutex_lock(&c->table_lock);
 	TAILQ_FOREACH (n, &c->dirty, on_dirty)
-		if (!ret && (cut->kind != CUT_SOME || atomic_load(&n->data_due)))
+		if (!ret && (cut->kind != CUT_SOME || atomic_load(&n->due)))
 			ret = cut_add(cut, n);
 	for (size_t i = 0; i < nwanted && cut->kind == CUT_SOME && !ret; i++)
 		ret = cut_add(cut, wanted[i]);
@@ -93,6 +93,8 @@ static int take_piece(struct cut *cut, struct cut_node *cn, struct piece *p)
 	uint64_t end = p->off + p->len;
 	int ret;
 
+	if (p->kind != PIECE_HOLE)
+		cn->pending += p->len;
 	if (p->off < cn->n->cut_size)
 		cn->covered += (end < cn->n->cut_size ? end : cn->n->cut_size) - p->off;
 	if (p->kind == PIECE_BUFFER) {
@@ -112,23 +114,28 @@ static int take_piece(struct cut *cut, struct cut_node *cn, struct piece *p)
 	return 0;
 }
 
-/* Whether a lean cut takes an inode: if there is nothing to seal, or it must. Never without others whose data is in the
- * same fresh chunk: that would be installed, and later perhaps deleted, while they still refer to it. */
-static int lean_takes(struct core *c, struct node *n, bool *takes)
+/* A piece that waits for room: it must be sealed, or is in the same fresh chunk as data of others. Without those that
+ * would be installed, and later perhaps deleted, while they still refer to it. */
+static bool waits(struct core *c, const struct piece *p)
 {
-	bool due = atomic_load(&n->data_due);
-	const struct piece *p;
+	return p->kind == PIECE_BUFFER || (p->kind == PIECE_EXTENT && chunk_is_joint(c, p->chunk));
+}
 
-	*takes = true;
+/* Whether a lean cut takes an inode: if nothing of it waits, or it must. A clone's target must keep what it shares, so
+ * *part: it is taken without what waits, which stays as it was in the last cut. */
+static int lean_takes(struct core *c, struct node *n, bool *takes, bool *part)
+{
+	unsigned due = atomic_load(&n->due);
+	const struct piece *p;
+	bool any = false;
+
 	TAILQ_FOREACH (p, &n->map.dirty_list, on_dirty) {
-		if (p->kind == PIECE_BUFFER)
-			*takes &= due;
-		if (p->kind == PIECE_EXTENT && chunk_is_joint(c, p->chunk)) {
-			*takes = false;
-			if (due)
-				return -ENOSPC;
-		}
+		if (due & DUE_ALL && p->kind != PIECE_BUFFER && waits(c, p))
+			return -ENOSPC;
+		any |= waits(c, p);
 	}
+	*takes = due || !any;
+	*part = any && !(due & DUE_ALL);
 	return 0;
 }
 
@@ -138,7 +145,7 @@ static int cut_freeze(struct cut *cut, struct cut_node *cn)
 	struct core *c = cut->core;
 	struct node *n = cn->n;
 	struct piece *p;
-	bool takes = true;
+	bool takes = true, part = false;
 	int ret = 0;
 
 	SCOPED_LOCK(&n->lock);
@@ -146,17 +153,18 @@ static int cut_freeze(struct cut *cut, struct cut_node *cn)
 	seal_drain(c, n);
 	n->cutting = false;
 	if (cut->kind == CUT_LEAN && !n->gone)
-		ret = lean_takes(c, n, &takes);
+		ret = lean_takes(c, n, &takes, &part);
 	if (n->gone || !takes || ret)
 		return ret;
 	n->in_cut = true;
 	cn->taken = true;
-	cn->due = atomic_exchange(&n->data_due, false);
+	cn->due = atomic_exchange(&n->due, 0);
 	cn->size = n->attr.size;
-	cn->pending = n->pending_bytes;
 	TAILQ_FOREACH (p, &n->map.dirty_list, on_dirty)
-		if (!ret)
+		if (!ret && !(part && waits(c, p)))
 			ret = take_piece(cut, cn, p);
+	if (!part)
+		cn->pending = n->pending_bytes; /* with what was overwritten since */
 	return ret;
 }
 
@@ -362,8 +370,7 @@ static void cut_release(struct cut *cut, bool installed)
 		n->in_cut = false;
 		if (!installed) {
 			map_cut_done(&n->map, cut->number, false);
-			if (cut->node[i].due)
-				atomic_store(&n->data_due, true);
+			atomic_fetch_or(&n->due, cut->node[i].due);
 		}
 		node_clean(c, n);
 		(void)pthread_mutex_unlock(&n->lock);

@@ -171,7 +171,7 @@ static int rename_move(struct core *c, const struct rename *r)
 		return 0;
 	/* A file replaced by rename is whole, old or new: the commit of this rename must hold the data. */
 	if (!r->from_is_dir)
-		atomic_store(&r->from->data_due, true);
+		atomic_fetch_or(&r->from->due, DUE_ALL);
 	dir_drop_link(c, r->to);
 	return 0;
 }

@@ -40,6 +40,12 @@ enum {
 	NODE_CLONED = 8      /* may map bytes of chunks whose records name another file */
 };
 
+/* Why every cut must include an inode's data. */
+enum {
+	DUE_ALL = 1,   /* renamed over a file: all of it */
+	DUE_CLONES = 2 /* cloned: the extents of other files' chunks */
+};
+
 /* How the data of a file is to be stored, as far as users have a say. */
 struct preference {
 	struct codec_choice compress;
@@ -73,12 +79,12 @@ struct node {
 	bool dense_name;           /* it was created with a name that makes dense data likely */
 	bool loaded;               /* attr is filled */
 	bool prefers_known;
-	bool in_index;        /* the index has a row or extents */
-	bool attr_dirty;      /* attr differs from the row */
-	atomic_bool data_due; /* every cut must include its data: renamed over a file, or cloned */
-	bool cutting;         /* a cut is taking its snapshot: no batch may start */
-	bool in_cut;          /* a cut holds a snapshot of it */
-	bool gone;            /* deleted for good */
+	bool in_index;   /* the index has a row or extents */
+	bool attr_dirty; /* attr differs from the row */
+	atomic_uint due; /* DUE_* */
+	bool cutting;    /* a cut is taking its snapshot: no batch may start */
+	bool in_cut;     /* a cut holds a snapshot of it */
+	bool gone;       /* deleted for good */
 };
 
 TAILQ_HEAD(node_list, node);
@@ -381,7 +387,7 @@ void seal_drain(struct core *c, struct node *n);
 
 enum cut_kind {
 	CUT_SOME, /* the wanted inodes and those that are due */
-	CUT_LEAN, /* those that are due, and all that have nothing to store: deletions, when there is no room for data
+	CUT_LEAN, /* deletions, when there is no room for data: what is due, and all inodes that have nothing to store
 	           */
 	CUT_FULL  /* everything */
 };

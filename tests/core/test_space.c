@@ -219,6 +219,60 @@ static void test_deleting_does_not_wait(void **state)
 	srig_release(&r);
 }
 
+/* The same where the files that wait for room show data of a deleted one: they keep it, and the rest of them waits.
+ * room: there is some again, before a power cut. */
+static void deleting_clones(bool room)
+{
+	const uint64_t place = (uint64_t)BLOCKS * BLOCK; /* beyond what srig_verify looks at */
+	static uint8_t want[BLOCK], got[BLOCK];
+	struct core_file *from, *to;
+	struct srig r;
+
+	srig_init(&r, 0, 64 * MIB);
+	assert_int_equal(srig_write(&r, 0, 0, 4), 0);
+	assert_int_equal(srig_write(&r, 1, 0, 4), 0);
+	assert_int_equal(srig_sync(&r), 0);
+	for (unsigned i = 10; i < 21; i++)
+		srig_scatter(&r, i);
+	assert_int_equal(core_file_open(r.core, srig_lookup(&r, srig_name(1)), O_RDONLY, &from), 0);
+	assert_int_equal(core_file_read(from, want, BLOCK, BLOCK), BLOCK);
+	for (unsigned i = 10; i < 21; i++) {
+		assert_int_equal(core_file_open(r.core, srig_lookup(&r, srig_name(i)), O_RDWR, &to), 0);
+		assert_int_equal(core_file_clone(from, BLOCK, to, place, BLOCK, 0), BLOCK);
+		core_file_close(to);
+	}
+	core_file_close(from);
+	srig_leave(&r, 0);
+	assert_int_equal(srig_erase(&r, 0), 0);
+	assert_int_equal(srig_erase(&r, 1), 0);
+	assert_true(srig_full(core_sync(r.core)));
+	srig_verify(&r, false);
+	if (room) {
+		sim_limit(r.io, 0);
+		assert_int_equal(srig_sync(&r), 0);
+	}
+	core_abandon(r.core);
+	sim_crash(r.io, 0);
+	assert_int_equal(srig_open(&r, false), 0);
+	assert_int_equal(srig_lookup(&r, srig_name(0)), 0);
+	assert_int_equal(srig_lookup(&r, srig_name(1)), 0);
+	for (unsigned i = 10; i < 21; i++) {
+		assert_int_equal(core_file_open(r.core, srig_lookup(&r, srig_name(i)), O_RDONLY, &to), 0);
+		assert_int_equal(core_file_read(to, got, BLOCK, place), BLOCK);
+		assert_memory_equal(got, want, BLOCK);
+		core_file_close(to);
+	}
+	srig_verify(&r, true);
+	srig_release(&r);
+}
+
+static void test_deleting_clones_does_not_wait(void **state)
+{
+	(void)state;
+	deleting_clones(false);
+	deleting_clones(true);
+}
+
 /* Data that compresses is accepted as long as it fits once it is compressed. */
 static void test_compressible(void **state)
 {
@@ -437,6 +491,7 @@ int main(void)
 
 	    cmocka_unit_test(test_quarantine),
 	    cmocka_unit_test(test_deleting_does_not_wait),
+	    cmocka_unit_test(test_deleting_clones_does_not_wait),
 	    cmocka_unit_test(test_every_capacity),
 	    cmocka_unit_test(test_cycles),
 	    cmocka_unit_test(test_fragments),
