@@ -31,6 +31,7 @@ struct request {
 /* An open file. The kernel does not promise to release all of them before the connection ends. */
 struct handle {
 	struct core_file *file;
+	bool sync; /* opened O_SYNC or O_DSYNC */
 	LIST_ENTRY(handle) link;
 };
 

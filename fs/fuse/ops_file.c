@@ -10,18 +10,36 @@
 
 #define COPY_MAX ((size_t)UINT32_MAX & ~(size_t)4095) /* bytes that an answer can tell */
 
-struct core_file *op_file(const struct fuse_file_info *fi)
+static struct handle *handle_of(const struct fuse_file_info *fi)
 {
-	return ((struct handle *)(uintptr_t)fi->fh)->file;
+	return (struct handle *)(uintptr_t)fi->fh;
 }
 
+struct core_file *op_file(const struct fuse_file_info *fi)
+{
+	return handle_of(fi)->file;
+}
+
+/*
+ * With the writeback cache the kernel reads what a partial write needs through write-only handles too, it places
+ * appended data itself, and it follows a write to an O_SYNC file by FSYNC: of all flags only these are left.
+ */
+static int open_flags(int flags)
+{
+	int mode = (flags & O_ACCMODE) == O_RDONLY ? O_RDONLY : O_RDWR;
+
+	return mode | (flags & O_TRUNC);
+}
+
+/* flags: as the kernel gives them. */
 static int handle_open(struct session *s, uint64_t ino, int flags, struct handle **out)
 {
 	struct handle *h = malloc(sizeof(*h));
 	if (!h)
 		return -ENOMEM;
 
-	int ret = core_file_open(s->core, ino, flags, &h->file);
+	h->sync = flags & (O_SYNC | O_DSYNC);
+	int ret = core_file_open(s->core, ino, open_flags(flags), &h->file);
 	if (ret) {
 		free(h);
 		return ret;
@@ -48,17 +66,6 @@ void op_close_all(struct session *s)
 		handle_close(s, LIST_FIRST(&s->handles));
 }
 
-/*
- * With the writeback cache the kernel reads what a partial write needs through write-only handles too, it places
- * appended data itself, and it follows a write to an O_SYNC file by FSYNC: of all flags only these are left.
- */
-static int open_flags(int flags)
-{
-	int mode = (flags & O_ACCMODE) == O_RDONLY ? O_RDONLY : O_RDWR;
-
-	return mode | (flags & O_TRUNC);
-}
-
 /* What a caller that must lose set-id bits loses. */
 static unsigned kill_setid(fuse_req_t req, fuse_ino_t ino)
 {
@@ -73,7 +80,7 @@ static int reply_opened(fuse_req_t req, const struct core_attr *a, struct fuse_f
 	struct fuse_entry_param e;
 
 	/* It is empty: O_TRUNC would only give it other times than the kernel is told. */
-	int ret = handle_open(s, a->ino, open_flags(fi->flags) & ~O_TRUNC, &h);
+	int ret = handle_open(s, a->ino, fi->flags & ~O_TRUNC, &h);
 	if (ret)
 		return ret;
 	op_entry(a, &e);
@@ -125,7 +132,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct session *s = op_session(req);
 	struct handle *h = NULL;
 
-	int ret = handle_open(s, ino, open_flags(fi->flags), &h);
+	int ret = handle_open(s, ino, fi->flags, &h);
 	if (ret == 0 && (fi->flags & WIRE_KILL_SUIDGID)) {
 		struct core_attr none = {0}, out;
 
@@ -179,7 +186,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	handle_close(op_session(req), (struct handle *)(uintptr_t)fi->fh);
+	handle_close(op_session(req), handle_of(fi));
 	(void)fuse_reply_err(req, 0);
 }
 
@@ -200,13 +207,19 @@ static unsigned kill_flags(fuse_req_t req, fuse_ino_t ino)
 	return kill_setid(req, ino);
 }
 
+/* The kernel does not follow these by FSYNC either. */
+static int sync_handle(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi)
+{
+	return handle_of(fi)->sync ? core_fsync(op_core(req), ino, false) : 0;
+}
+
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
-	if (off < 0 || len <= 0)
-		op_reply(req, -EINVAL);
-	else
-		op_reply(req,
-		         core_file_fallocate(op_file(fi), mode, (uint64_t)off, (uint64_t)len, kill_flags(req, ino)));
+	int ret = -EINVAL;
+
+	if (off >= 0 && len > 0)
+		ret = core_file_fallocate(op_file(fi), mode, (uint64_t)off, (uint64_t)len, kill_flags(req, ino));
+	op_reply(req, ret ? ret : sync_handle(req, ino, fi));
 }
 
 void op_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct fuse_file_info *fi, fuse_ino_t to_ino,
@@ -223,8 +236,9 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct fuse_f
 	/* The kernel has cut len to the size that it knows, and has sent what it held of the ranges. */
 	ssize_t n =
 	    core_file_clone(op_file(fi), (uint64_t)off, op_file(to_fi), (uint64_t)to_off, len, kill_flags(req, to_ino));
-	if (n < 0)
-		op_reply(req, (int)n);
+	int ret = n > 0 ? sync_handle(req, to_ino, to_fi) : (int)n;
+	if (ret)
+		op_reply(req, ret);
 	else
 		(void)fuse_reply_write(req, (size_t)n);
 }

@@ -154,6 +154,35 @@ assert os.copy_file_range(a, b, 100) == 100
             same(stat.S_IMODE(os.stat(q).st_mode), 0o777)
 
 
+def synchronous():
+    """Into a file that was opened for synchronous writes: there when the call returns, whatever becomes of the daemon."""
+    if REFEREE:
+        return
+    with place("--commit-interval", "1h") as v:
+        data = random.Random(3).randbytes(300000)
+        put(v.path("src"), data)
+        flags = {"sync": os.O_SYNC, "dsync": os.O_DSYNC}
+        for name in flags:
+            put(v.path(name), data[::-1])
+        v.sync()
+        src = os.open(v.path("src"), os.O_RDONLY)
+        for name, flag in flags.items():
+            for path in (v.path(name), v.path(name + "_new")):
+                fd = os.open(path, os.O_CREAT | os.O_WRONLY | flag)
+                same(clone(src, fd, 200000, 0, 4096), 200000)
+                os.close(fd)
+            fd = os.open(v.path(name), os.O_WRONLY | flag)
+            fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 250000, 20000)
+            os.close(fd)
+        os.close(src)
+        v.kill()
+        v.mount()
+        for name in flags:
+            want = data[::-1][:4096] + data[:200000] + data[::-1][204096:250000] + bytes(20000) + data[::-1][270000:]
+            check(get(v.path(name)) == want, f"{name} is not what it was when the calls returned")
+            check(get(v.path(name + "_new")) == bytes(4096) + data[:200000], f"{name}_new is not, either")
+
+
 class Shadow:
     """Files of the mount, and what each must hold."""
 
@@ -308,4 +337,4 @@ def copies():
 
 
 if __name__ == "__main__":
-    main(quick, answers, marks, churn, written, copies)
+    main(quick, answers, marks, synchronous, churn, written, copies)
