@@ -6,15 +6,56 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
-#define MAP_SEEN     65536u /* clean pieces that a walk may leave in a map */
-#define BLOCKS_STEPS 64u    /* pieces that a new hole asks about at once: the cut that stores it knows exactly */
+#define PART_EXTENTS 256u
+#define BLOCKS_STEPS 64u /* pieces that a new hole asks about at once: the cut that stores it knows exactly */
 
-static uint64_t piece_stop(const struct piece *p, uint64_t end)
+static uint64_t min_u64(uint64_t a, uint64_t b)
 {
-	return p->off + p->len < end ? p->off + p->len : end;
+	return a < b ? a : b;
 }
 
 /* --- data and holes ----------------------------------------------------------------------------------------------- */
+
+/* Part of a file: of what the extents do not hold nothing is stored. They are in ascending order, and the first and the
+ * last one may reach beyond it. */
+struct part {
+	uint64_t end;
+	size_t n;
+	struct index_extent x[PART_EXTENTS];
+};
+
+/* The part that begins at off: a piece of the map or, of what that does not know, some from the index. There may be
+ * very many extents, so the index is asked without the inode's lock, and the map is not filled with them. */
+static int part_at(struct core *c, struct node *n, uint64_t off, struct part *out)
+{
+	int ret;
+	{
+		SCOPED_LOCK(&n->lock);
+		const struct piece *p = map_find(&n->map, off);
+
+		if (p && p->off <= off) {
+			out->end = p->off + p->len;
+			out->n = p->kind != PIECE_HOLE;
+			out->x[0] = (struct index_extent){.off = p->off, .len = p->len};
+			return 0;
+		}
+		out->end = p ? p->off : CORE_SIZE_MAX;
+	}
+	ret = index_extent_list(c->index, n->ino, off, out->end, out->x, PART_EXTENTS, &out->n);
+	if (out->n == PART_EXTENTS)
+		out->end = min_u64(out->end, out->x[out->n - 1].off + out->x[out->n - 1].len);
+	return ret;
+}
+
+/* Where there is data, or a hole, from off on: the part's end or beyond if not in it. */
+static uint64_t part_seek(const struct part *part, uint64_t off, bool data)
+{
+	if (data)
+		return !part->n ? part->end : part->x[0].off > off ? part->x[0].off : off;
+	for (size_t i = 0; i < part->n && part->x[i].off <= off; i++)
+		off = part->x[i].off + part->x[i].len;
+	return off;
+}
 
 bool core_file_is_written(struct core_file *f)
 {
@@ -25,34 +66,31 @@ bool core_file_is_written(struct core_file *f)
 int core_file_seek(struct core_file *f, uint64_t off, int whence, uint64_t *out)
 {
 	struct node *n = f->node;
-
-	SCOPED_LOCK(&n->lock);
-	if (whence != SEEK_DATA && whence != SEEK_HOLE)
-		return -EINVAL;
-	if (off >= n->attr.size)
-		return -ENXIO;
-	if (n->writers) {
-		*out = whence == SEEK_DATA ? off : n->attr.size;
-		return 0;
+	struct part part;
+	uint64_t size;
+	{
+		SCOPED_LOCK(&n->lock);
+		size = n->attr.size;
+		if (whence != SEEK_DATA && whence != SEEK_HOLE)
+			return -EINVAL;
+		if (off >= size)
+			return -ENXIO;
+		if (n->writers) {
+			*out = whence == SEEK_DATA ? off : size;
+			return 0;
+		}
 	}
-	while (off < n->attr.size) {
-		struct piece *p;
-		int ret = data_piece(f->core, n, off, &p);
+	for (; off < size; off = part.end) {
+		int ret = part_at(f->core, n, off, &part);
 
 		if (ret)
 			return ret;
-		if ((p->kind != PIECE_HOLE) == (whence == SEEK_DATA)) {
-			*out = off;
+		*out = part_seek(&part, off, whence == SEEK_DATA);
+		if (*out < part.end && *out < size)
 			return 0;
-		}
-		off = p->off + p->len;
-		if (n->map.count - n->map.dirty > MAP_SEEN)
-			map_drop_clean(&n->map);
 	}
-	if (whence == SEEK_DATA)
-		return -ENXIO;
-	*out = n->attr.size;
-	return 0;
+	*out = size;
+	return whence == SEEK_DATA ? -ENXIO : 0;
 }
 
 /* --- allocating --------------------------------------------------------------------------------------------------- */
@@ -60,21 +98,21 @@ int core_file_seek(struct core_file *f, uint64_t off, int whence, uint64_t *out)
 /* Bytes of [off, end) that nothing is stored for. */
 static int count_holes(struct core *c, struct node *n, uint64_t off, uint64_t end, uint64_t *bytes)
 {
-	SCOPED_LOCK(&n->lock);
-	uint64_t size = n->attr.size, stop = end < size ? end : size;
+	struct part part;
 
-	*bytes = off < stop ? end - stop : end - off;
-	while (off < stop) {
-		struct piece *p;
-		int ret = data_piece(c, n, off, &p);
+	*bytes = end - off;
+	for (; off < end; off = part.end) {
+		int ret = part_at(c, n, off, &part);
 
 		if (ret)
 			return ret;
-		if (p->kind == PIECE_HOLE)
-			*bytes += piece_stop(p, stop) - off;
-		off = piece_stop(p, stop);
-		if (n->map.count - n->map.dirty > MAP_SEEN)
-			map_drop_clean(&n->map);
+		for (size_t i = 0; i < part.n; i++) {
+			const struct index_extent *x = &part.x[i];
+			uint64_t from = x->off > off ? x->off : off;
+			uint64_t to = min_u64(x->off + x->len, min_u64(part.end, end));
+
+			*bytes -= from < to ? to - from : 0;
+		}
 	}
 	return 0;
 }
@@ -103,7 +141,7 @@ static void blocks_leave(struct core *c, struct node *n, uint64_t off, uint64_t 
 	struct piece *p;
 
 	for (unsigned i = 0; i < BLOCKS_STEPS && off < end && !data_piece(c, n, off, &p); i++) {
-		uint64_t stop = piece_stop(p, end);
+		uint64_t stop = min_u64(p->off + p->len, end);
 		struct chunk *k;
 
 		if (p->kind != PIECE_HOLE && p->dirty) {

@@ -444,13 +444,69 @@ static void test_allocate(void **state)
 	free(x.data);
 }
 
+/* --- very many extents -------------------------------------------------------------------------------------------- */
+
+static struct node *watched;
+static unsigned asked, held;
+
+int __real_index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct index_extent *out,
+                             size_t max, size_t *n);
+int __wrap_index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct index_extent *out,
+                             size_t max, size_t *n);
+
+/* Counts how often the index is asked for extents of the watched file, and how often with its lock held. */
+int __wrap_index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct index_extent *out,
+                             size_t max, size_t *n)
+{
+	if (watched && ino == watched->ino) {
+		asked++;
+		if (pthread_mutex_trylock(&watched->lock))
+			held++;
+		else
+			(void)pthread_mutex_unlock(&watched->lock);
+	}
+	return __real_index_extent_list(ix, ino, from, to, out, max, n);
+}
+
+/* What looks at all extents of a file keeps nobody from it, and is not kept in memory. */
+static void test_many_extents(void **state)
+{
+	enum { N = 4000, EACH = 512 };
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(9), at;
+	struct file x = roomy(f, "x", &rng, 0);
+	struct core_file *h;
+
+	for (size_t odd = 0; odd < 2; odd++, sync_all(f))
+		for (size_t i = odd; i < N; i += 2)
+			file_write(f, &x, &rng, i * EACH, EACH);
+	assert_int_equal(file_pieces(f, &x), N);
+	fixture_remount(f);
+	assert_int_equal(core_file_open(f->core, x.ino, O_RDONLY, &h), 0);
+	watched = node_peek(f->core, x.ino);
+	assert_non_null(watched);
+	assert_int_equal(core_file_seek(h, 0, SEEK_HOLE, &at), 0);
+	assert_int_equal(at, x.len);
+	assert_int_equal(core_file_fallocate(h, 0, 0, (uint64_t)1 << 60, 0), -ENOSPC);
+	print_message("the index was asked %u times\n", asked);
+	assert_in_range(asked, 20, 100);
+	assert_int_equal(held, 0);
+	assert_in_range(watched->map.count, 0, 10);
+	node_put(f->core, watched);
+	watched = NULL;
+	core_file_close(h);
+	file_check(f, &x);
+	free(x.data);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_shares),  TEST(test_answers), TEST(test_unsaved),  TEST(test_source_goes), TEST(test_merge),
-	    TEST(test_threads), TEST(test_blocks),  TEST(test_allocate), TEST(test_foreign),
+	    TEST(test_shares),  TEST(test_answers),      TEST(test_unsaved), TEST(test_source_goes),
+	    TEST(test_merge),   TEST(test_threads),      TEST(test_blocks),  TEST(test_allocate),
+	    TEST(test_foreign), TEST(test_many_extents),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
