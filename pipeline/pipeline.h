@@ -158,7 +158,8 @@ int pipeline_segment_get(struct pipeline *p, uint64_t id, struct pipeline_segmen
 void pipeline_segment_roll(struct pipeline *p, uint64_t id);
 
 /* Deletes a segment's file, which must not be open for appending (-EBUSY), and forgets it. Frames being read from it
- * finish. -ENOENT if it is not known; a file that is gone already is no error. */
+ * finish first: it returns when the space is free. -ENOENT if it is not known; a file that is gone already is no error.
+ */
 int pipeline_segment_delete(struct pipeline *p, uint64_t id, struct err *e) MUST_CHECK;
 
 /* The file of a segment, as "segments/xx/<32 hex digits>". */

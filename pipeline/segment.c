@@ -56,6 +56,7 @@ void segment_store_init(struct segment_store *s, const struct segment_store_opti
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_cond_init(&s->created, NULL);
 	(void)pthread_cond_init(&s->synced, NULL);
+	(void)pthread_cond_init(&s->unpinned, NULL);
 	RB_INIT(&s->by_id);
 	TAILQ_INIT(&s->idle);
 	TAILQ_INIT(&s->dirty);
@@ -96,6 +97,7 @@ void segment_store_release(struct segment_store *s)
 		RB_REMOVE(segment_tree, &s->by_id, seg);
 		segment_free(seg);
 	}
+	(void)pthread_cond_destroy(&s->unpinned);
 	(void)pthread_cond_destroy(&s->synced);
 	(void)pthread_cond_destroy(&s->created);
 	(void)pthread_mutex_destroy(&s->lock);
@@ -211,7 +213,10 @@ void segment_evict_locked(struct segment_store *s)
 
 void segment_put_locked(struct segment_store *s, struct segment *seg)
 {
-	if (--seg->refs)
+	--seg->refs;
+	if (seg->gone)
+		(void)pthread_cond_broadcast(&s->unpinned);
+	if (seg->refs)
 		return;
 	if (seg->gone) {
 		s->nopen -= seg->key != NULL;
@@ -402,6 +407,9 @@ int segment_store_delete(struct segment_store *s, uint64_t id, struct err *e)
 		if (seg->dirty)
 			TAILQ_REMOVE(&s->dirty, seg, dirty_link);
 		seg->dirty = false;
+		/* Its space is free once nobody has it open: whoever deletes it on a full disk is about to use that. */
+		while (seg->refs > 1)
+			(void)pthread_cond_wait(&s->unpinned, &s->lock);
 	}
 	segment_put_locked(s, seg);
 	return ret;

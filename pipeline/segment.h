@@ -79,8 +79,9 @@ struct segment_store {
 	bool read_only;
 
 	pthread_mutex_t lock;
-	pthread_cond_t created; /* creating became false */
-	pthread_cond_t synced;  /* a round of syncing ended */
+	pthread_cond_t created;  /* creating became false */
+	pthread_cond_t synced;   /* a round of syncing ended */
+	pthread_cond_t unpinned; /* one that is gone lost a reference */
 	RB_HEAD(segment_tree, segment) by_id;
 	TAILQ_HEAD(segment_list, segment) idle, dirty, made; /* idle: open, unused, the latest first */
 	unsigned nopen;

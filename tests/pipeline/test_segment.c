@@ -384,7 +384,7 @@ static void test_durable_before_reported(void **state)
 struct gate {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	bool armed, reached, open;
+	bool armed, reached, open, passed;
 };
 
 static void gate_hook(void *arg, enum faulty_op op)
@@ -401,20 +401,32 @@ static void gate_hook(void *arg, enum faulty_op op)
 	(void)pthread_cond_broadcast(&g->cond);
 	while (!g->open)
 		(void)pthread_cond_wait(&g->cond, &g->lock);
+	g->passed = true;
 }
 
-struct late_reader {
+struct late {
 	struct rig *r;
 	const struct pipeline_chunk *chunk;
+	struct gate *gate;
 };
 
 static void *late_read(void *arg)
 {
-	const struct late_reader *l = arg;
+	const struct late *l = arg;
 
 	return (void *)(intptr_t)rig_read_or_fail(l->r, l->chunk, rig_small[0]);
 }
 
+static void *late_delete(void *arg)
+{
+	const struct late *l = arg;
+	int ret = pipeline_segment_delete(l->r->p, l->chunk->segment, NULL);
+
+	SCOPED_LOCK(&l->gate->lock);
+	return (void *)(intptr_t)(ret || !l->gate->passed);
+}
+
+/* Who reads finishes, others find nothing, and who deletes waits until the space is free. */
 static void test_delete_while_read(void **state)
 {
 	struct gate g = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
@@ -422,7 +434,7 @@ static void test_delete_while_read(void **state)
 	struct pipeline_chunk *chunk;
 	struct rig r;
 	char path[128];
-	pthread_t thread;
+	pthread_t reader, deleter;
 	void *ret;
 
 	(void)state;
@@ -436,20 +448,24 @@ static void test_delete_while_read(void **state)
 	rig_segment_file(&r, chunk->segment, path, sizeof(path));
 
 	g.armed = true;
-	struct late_reader l = {&r, chunk};
-	assert_int_equal(pthread_create(&thread, NULL, late_read, &l), 0);
+	struct late l = {&r, chunk, &g};
+	assert_int_equal(pthread_create(&reader, NULL, late_read, &l), 0);
 	(void)pthread_mutex_lock(&g.lock);
 	while (!g.reached)
 		(void)pthread_cond_wait(&g.cond, &g.lock);
 	(void)pthread_mutex_unlock(&g.lock);
-	assert_int_equal(pipeline_segment_delete(r.p, chunk->segment, NULL), 0);
+	assert_int_equal(pthread_create(&deleter, NULL, late_delete, &l), 0);
+	while (!pipeline_segment_get(r.p, chunk->segment, &(struct pipeline_segment){0}))
+		(void)usleep(1000);
 	assert_int_equal(access(path, F_OK), -1);
 	assert_int_equal(rig_read_or_fail(&r, chunk, rig_small[0]), -ENOENT);
 	(void)pthread_mutex_lock(&g.lock);
 	g.open = true;
 	(void)pthread_cond_broadcast(&g.cond);
 	(void)pthread_mutex_unlock(&g.lock);
-	(void)pthread_join(thread, &ret);
+	(void)pthread_join(reader, &ret);
+	assert_int_equal((intptr_t)ret, 0);
+	(void)pthread_join(deleter, &ret);
 	assert_int_equal((intptr_t)ret, 0);
 	assert_int_equal(pipeline_segment_delete(r.p, chunk->segment, NULL), -ENOENT);
 	assert_int_equal(pipeline_sync(r.p, NULL), 0); /* what was not synced is no longer owed */
