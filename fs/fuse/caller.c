@@ -8,12 +8,27 @@
 
 #define GROUPS_MAX 65536 /* the kernel's own limit */
 
+/* Whoever makes a user namespace has every capability in it, and none over what belongs to others, as a mount does: its
+ * namespace is ours. */
+static bool caller_in_our_namespace(pid_t pid)
+{
+	char path[64];
+	struct stat ours, theirs;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+	return !stat("/proc/self/ns/user", &ours) && !stat(path, &theirs) && ours.st_dev == theirs.st_dev &&
+	       ours.st_ino == theirs.st_ino;
+}
+
 bool caller_is_capable(fuse_req_t req, unsigned capability)
 {
 	char path[64], line[256];
+	pid_t pid = fuse_req_ctx(req)->pid;
 	uint64_t bits = 0;
 
-	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)fuse_req_ctx(req)->pid);
+	if (!caller_in_our_namespace(pid))
+		return false;
+	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
 	FILE *f = fopen(path, "re");
 	if (!f)
 		return false;

@@ -102,6 +102,7 @@ void serve_drain(struct session *s, unsigned seconds);
 void *serve_reply_buffer(void);
 
 /* --- caller.c: what /proc says of who asks; a process that is gone may nothing --- */
+/* In the user namespace of the mount. A daemon of an ordinary user is not told root's: root counts as incapable. */
 bool caller_is_capable(fuse_req_t req, unsigned capability);
 /* The file is set-gid, its group may not execute it, and the caller is not of the group: for such callers as must lose
  * set-id bits, that one too. */

@@ -77,11 +77,11 @@ def fails(code, function, *args, **more):
 class User:
     """Somebody else: user.does(function, ...) calls it in a process of that user, gives its result, raises its OSError.
 
-    without: capabilities (numbers) that a user 0 lacks."""
+    without: capabilities (numbers) that a user 0 lacks. apart: in a user namespace of one's own, as its root."""
 
-    def __init__(self, uid, gid=None, groups=(), umask=0o022, without=()):
+    def __init__(self, uid, gid=None, groups=(), umask=0o022, without=(), apart=False):
         self.uid, self.gid, self.groups, self.umask = uid, uid if gid is None else gid, groups, umask
-        self.without = without
+        self.without, self.apart = without, apart
 
     def become(self):
         for number in self.without:
@@ -92,6 +92,8 @@ class User:
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
         os.umask(self.umask)
+        if self.apart:
+            set_apart(self.uid, self.gid)
 
     def does(self, function, *args, **more):
         def work():
@@ -140,6 +142,15 @@ def drop_capabilities(numbers):
         for field in range(3):
             data[3 * (number // 32) + field] &= ~(1 << number % 32)
     syscall("capset", header, data)
+
+
+def set_apart(uid, gid):
+    """As `unshare --user --map-root-user`."""
+    syscall("unshare", 0x10000000)  # CLONE_NEWUSER
+    syscall("prctl", 4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: what is in /proc/self is ours again
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="utf-8") as f:
+            f.write(text)
 
 
 def syscall(name, *args):

@@ -13,6 +13,7 @@ CAPABILITY = "security.capability"
 CAP_VALUE = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service+ep
 OWNER = User(1001, 2001)
 MEMBER = User(1001, 2001, groups=[2100])
+APART = User(1001, 2001, apart=True)
 WEAK = User(0, groups=[2001], without=[CAP_FSETID])
 
 
@@ -90,9 +91,10 @@ def by_content(v):
             p = fresh(v.path("f"), before, gid=2100)
             MEMBER.does(change, p)
             same(mode(p), after, f"{what} by the owner")
-            p = fresh(v.path("f"), before)
-            WEAK.does(change, p)
-            same(mode(p), after, f"{what} by a weak root")
+            for who in (WEAK, APART):
+                p = fresh(v.path("f"), before)
+                who.does(change, p)
+                same(mode(p), after, f"{what} by a {'root apart' if who.apart else 'weak root'}")
             p = fresh(v.path("f"), before)
             change(p)
             same(mode(p), before, f"{what} by root")

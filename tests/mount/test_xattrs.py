@@ -127,10 +127,11 @@ def by_privilege(v):
     for name in ("user.a", "trusted.a", "security.a"):
         os.setxattr(p, name, b"1")
     same(sorted(os.listxattr(p)), ["security.a", "trusted.a", "user.a"])
-    same(sorted(USER.does(os.listxattr, p)), ["security.a", "user.a"])
+    for user in (USER, User(1000, apart=True)):
+        same(sorted(user.does(os.listxattr, p)), ["security.a", "user.a"])
+        user.fails(errno.EPERM, os.setxattr, p, "trusted.a", b"2")
     same(USER.does(LIBC.listxattr, os.fsencode(p), None, 0), 18)
     USER.fails(errno.ENODATA, os.getxattr, p, "trusted.a")
-    USER.fails(errno.EPERM, os.setxattr, p, "trusted.a", b"2")
     USER.fails(errno.EPERM, os.removexattr, p, "trusted.a")
     same(USER.does(os.getxattr, p, "security.a"), b"1")
     USER.fails(errno.EPERM, os.setxattr, p, "security.a", b"2")
