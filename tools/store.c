@@ -102,17 +102,32 @@ static int claim_read(struct store *s, struct err *e)
 	return ret == -EBUSY ? busy(s, e) : 0;
 }
 
+/* The lock that others see. A new store has the file; one that lost it, on a disk without room for a file, gets it in
+ * exchange for what is set aside for a full disk. */
+static int claim_write(struct store *s)
+{
+	const unsigned flags = IO_WRITE | IO_CREATE | IO_LOCK;
+	int ret = io_open(s->io, NOTE, flags, &s->note);
+
+	if (err_is_no_space(ret) && !io_unlink(s->io, "reserve"))
+		ret = io_open(s->io, NOTE, flags, &s->note);
+	return ret;
+}
+
 int store_claim(struct store *s, bool read_only, struct err *e)
 {
 	char text[NOTE_MAX], host[65] = "";
 
 	if (read_only)
 		return claim_read(s, e);
-	int ret = io_open(s->io, NOTE, IO_WRITE | IO_CREATE | IO_LOCK, &s->note);
+	int ret = claim_write(s);
 	if (ret == -EBUSY)
 		return busy(s, e);
-	if (ret == -ENOSPC || ret == -EDQUOT)
-		return 0; /* the lock on STORE holds, and a mount makes room */
+	if (err_is_no_space(ret))
+		return err_set(e, ret, ERR_SPACE,
+		               "its disk has no room (%s) for the file `lock`, without which nothing would keep other "
+		               "machines away: make some",
+		               strerror(-ret));
 	if (ret == -EROFS || ret == -EACCES || ret == -EPERM)
 		return err_set(e, ret, ERR_IO, "cannot be written (%s): mount it read-only, with --ro", strerror(-ret));
 	if (ret)

@@ -23,7 +23,7 @@ int store_open_beside(const char *path, struct store *out, struct err *e) MUST_C
 int store_lock(struct store *s, struct err *e) MUST_CHECK;
 /* Of a store that is locked: locks its file `lock` as well, because networks pass on locks on files (NFS, CIFS) but
  * none on directories, and notes there who uses it. Who only reads shares that lock with others who do, as far as there
- * is one, and writes nothing. -EBUSY as store_open. */
+ * is one, and writes nothing. -EBUSY as store_open. -ENOSPC, -EDQUOT: it is missing and cannot be made. */
 int store_claim(struct store *s, bool read_only, struct err *e) MUST_CHECK;
 void store_release(struct store *s);
 

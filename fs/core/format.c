@@ -59,6 +59,17 @@ static int make_dir(struct io *io, const char *name)
 	return ret == -EEXIST ? 0 : ret;
 }
 
+/* What a mount locks: on a full disk it could not make it. */
+static int make_lock(struct io *io)
+{
+	struct io_file *f;
+	int ret = io_open(io, "lock", IO_WRITE | IO_CREATE, &f);
+
+	if (!ret)
+		io_close(f);
+	return ret;
+}
+
 /* As far as there is room: a mount completes it. */
 static int make_reserve(struct io *io)
 {
@@ -119,6 +130,8 @@ static int make_files(struct io *io, const struct core_format *f, const struct i
 		ret = remove_index(io);
 	if (!ret)
 		ret = io_replace_file(io, "README", 0, readme, sizeof(readme) - 1);
+	if (!ret)
+		ret = make_lock(io);
 	if (!ret)
 		ret = make_reserve(io);
 	if (!ret)

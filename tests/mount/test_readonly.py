@@ -210,6 +210,38 @@ def machines():
         check("another process" in out, f"names a dead process: {out}")
 
 
+def no_room():
+    """On a disk without room for another file the lock is there, or takes the place of the reserve."""
+    need(root=True)
+    with Volume(mount=False) as outer:
+        disk, note = os.path.join(outer.root, "disk"), os.path.join(outer.root, "disk", "store", "lock")
+        os.mkdir(disk)
+        run("mount", "-t", "tmpfs", "-o", "size=256m,nr_inodes=200", "none", disk)
+        try:
+            with Volume(mount=False, store=os.path.join(disk, "store")) as v:
+                check(os.path.exists(note), "a new store has none")
+                v.mount()
+                put(v.path("f"))
+                v.sync()
+                v.kill()  # the next mount finds its log
+                os.unlink(note)
+                made = 0
+                while not errno_of(lambda: put(os.path.join(disk, f"x{made}"))):
+                    made += 1
+                v.mount()
+                with open(note, "rb") as f:
+                    check(errno_of(lambda: fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)) == errno.EAGAIN, "not held")
+                os.unlink(v.path("f"))
+                v.kill()
+                os.unlink(note)
+                put(os.path.join(disk, f"x{made}"))
+                argv = (tool("apfs-mount"), "-f", "--passfile", v.passfile, v.store, v.mnt)
+                out = run(*argv, status=2)
+                check("no room" in out and len(out.splitlines()) == 1, f"not what to do about it: {out}")
+        finally:
+            wait_for(lambda: run("umount", disk, status=None)[0] == 0, 20, f"{disk} stays busy")
+
+
 def no_locks():
     """A filesystem without locks is refused, in words."""
     if SANITIZED:
@@ -223,4 +255,4 @@ def no_locks():
         v.mount()
 
 
-main(clean, crashed, read_only_media, machines, no_locks)
+main(clean, crashed, read_only_media, machines, no_room, no_locks)
