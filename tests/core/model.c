@@ -292,11 +292,11 @@ int model_create(struct model *m, const struct model_cred *cred, uint64_t parent
                  uint32_t rdev, const char *target, uint64_t ino)
 {
 	struct model_inode *dir, *i;
-	int ret = dir_get(m, parent, name, &dir);
+	int ret = dir_get(m, parent, name ? name : "", &dir);
 
 	if (ret)
 		return ret;
-	if (model_dirent_get(dir, name))
+	if (name && model_dirent_get(dir, name))
 		return -EEXIST;
 	if (!dir->nlink)
 		return -ENOENT;
@@ -316,6 +316,11 @@ int model_create(struct model *m, const struct model_cred *cred, uint64_t parent
 	if (target) {
 		i->target = must(strdup(target));
 		i->size = strlen(target);
+	}
+	if (!name) {
+		i->nlink = 0;
+		i->nameless = true;
+		return 0;
 	}
 	if (S_ISDIR(mode)) {
 		i->parent = parent;
@@ -340,6 +345,7 @@ int model_link(struct model *m, uint64_t ino, uint64_t parent, const char *name)
 	if (S_ISDIR(i->mode))
 		return -EPERM;
 	i->nlink++;
+	i->nameless = false;
 	inode_touch(m, i);
 	model_dirent_put(m, dir, name, ino);
 	dir_touch(m, dir);

@@ -57,6 +57,7 @@ struct model_inode {
 	struct model_block *blocks;
 	struct model_version *old_sizes;
 	uint64_t parent;  /* of a directory */
+	bool nameless;    /* made without a name: it may be given one */
 	uint64_t refs;    /* references that core counts for us */
 	unsigned opens;   /* open files */
 	uint64_t changed; /* step of the last change to data or attributes */
@@ -101,7 +102,7 @@ void model_dirent_put(struct model *m, struct model_inode *dir, const char *name
 uint64_t model_name_hash(uint64_t parent, const char *name, uint64_t ino);
 
 int model_lookup(struct model *m, uint64_t parent, const char *name, uint64_t *ino) MUST_CHECK;
-/* ino: the number for the new inode. target: of a symlink, else NULL. */
+/* ino: the number for the new inode. name: NULL for a file without one. target: of a symlink, else NULL. */
 int model_create(struct model *m, const struct model_cred *cred, uint64_t parent, const char *name, uint32_t mode,
                  uint32_t rdev, const char *target, uint64_t ino) MUST_CHECK;
 int model_link(struct model *m, uint64_t ino, uint64_t parent, const char *name) MUST_CHECK;

@@ -69,6 +69,24 @@ void run_op_create(struct run *r)
 	run_check_inode(r, dir);
 }
 
+void run_op_tmpfile(struct run *r)
+{
+	struct model_inode *dir = run_pick(r, run_is_dir);
+	uint32_t mode = random_mode(r);
+	struct model_cred mc = random_cred(r);
+	struct core_cred cc = {mc.uid, mc.gid, mc.umask};
+	struct core_attr attr = {0};
+	int ret;
+
+	run_say(r, "tmpfile in %llu, %o", (unsigned long long)dir->ino, mode);
+	run_use(r, dir);
+	ret = core_tmpfile(r->fx.core, &cc, dir->ino, mode, &attr);
+	if (!ret)
+		check_new(r, &attr);
+	created(r, ret, model_create(r->m, &mc, dir->ino, NULL, S_IFREG | mode, 0, NULL, attr.ino), &attr);
+	run_check_inode(r, dir);
+}
+
 void run_op_symlink(struct run *r)
 {
 	struct model_inode *dir = run_pick(r, run_is_dir);
@@ -100,7 +118,7 @@ void run_op_link(struct run *r)
 	struct core_attr attr = {0};
 	int ret;
 
-	if (!i->nlink)
+	if (!i->nlink && !i->nameless)
 		return; /* the kernel does not ask */
 	run_say(r, "link %llu to %llu/%s", (unsigned long long)i->ino, (unsigned long long)dir->ino, name);
 	run_use(r, dir);
@@ -200,11 +218,25 @@ void run_op_replace(struct run *r)
 	}
 }
 
+/* What a rename has left under its old name. */
+static void check_whiteout(struct run *r, const struct model_cred *mc, struct model_inode *dir, const char *name)
+{
+	struct core_attr attr = {0};
+
+	run_expect(r, core_lookup(r->fx.core, dir->ino, name, &attr), 0);
+	check_new(r, &attr);
+	created(r, 0, model_create(r->m, mc, dir->ino, name, S_IFCHR, 0, NULL, attr.ino), &attr);
+}
+
 void run_op_rename(struct run *r)
 {
-	static const unsigned all[] = {0, 0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE};
+	static const unsigned all[] = {
+	    0, 0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT, RENAME_WHITEOUT | RENAME_NOREPLACE};
 	struct model_inode *from = run_pick(r, run_is_dir), *to = run_chance(r, 40) ? from : run_pick(r, run_is_dir);
-	unsigned flags = all[run_below(r, 6)];
+	unsigned flags = all[run_below(r, 8)];
+	bool whiteout = flags & RENAME_WHITEOUT;
+	struct model_cred mc = random_cred(r);
+	struct core_cred cc = {mc.uid, mc.gid, mc.umask};
 	struct model_dirent *d;
 	uint64_t src = 0, dst = 0;
 	char name[300], new_name[300];
@@ -224,8 +256,12 @@ void run_op_rename(struct run *r)
 	src = d ? d->ino : 0;
 	d = strlen(new_name) < 256 ? model_dirent_get(to, new_name) : NULL;
 	dst = d ? d->ino : 0;
-	ret = core_rename(r->fx.core, from->ino, name, to->ino, new_name, flags);
+	flags &= ~(unsigned)RENAME_WHITEOUT;
+	ret = whiteout ? core_rename_whiteout(r->fx.core, &cc, from->ino, name, to->ino, new_name, flags)
+	               : core_rename(r->fx.core, from->ino, name, to->ino, new_name, flags);
 	run_expect(r, ret, model_rename(r->m, from->ino, name, to->ino, new_name, flags));
+	if (whiteout && !ret && src != dst)
+		check_whiteout(r, &mc, from, name);
 	run_check_inode(r, from);
 	run_check_inode(r, to);
 	if (ret)

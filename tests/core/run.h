@@ -100,6 +100,7 @@ struct run_choice {
 /* One of n, by their weights. */
 void run_op_random(struct run *r, const struct run_choice *choice, size_t n);
 void run_op_create(struct run *r);
+void run_op_tmpfile(struct run *r);
 void run_op_symlink(struct run *r);
 void run_op_link(struct run *r);
 void run_op_unlink(struct run *r);

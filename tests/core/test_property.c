@@ -32,7 +32,7 @@ static const struct run_choice ops[] = {
     {run_op_rename, 9},  {run_op_lookup, 4},  {run_op_forget, 5},  {run_op_readdir, 3},  {run_op_open, 8},
     {run_op_close, 5},   {run_op_read, 7},    {run_op_write, 30},  {run_op_truncate, 7}, {run_op_setattr, 5},
     {run_op_xattr, 5},   {run_op_fsync, 5},   {run_op_replace, 3}, {run_op_compact, 2},  {run_op_fallocate, 4},
-    {run_op_clone, 8},
+    {run_op_clone, 8},   {run_op_tmpfile, 2},
 };
 
 static void check_index(struct run *r)

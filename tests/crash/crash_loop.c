@@ -24,10 +24,10 @@
 #include <cmocka.h>
 
 static const struct run_choice ops[] = {
-    {run_op_create, 14},   {run_op_symlink, 2}, {run_op_link, 3},  {run_op_unlink, 7}, {run_op_rmdir, 3},
-    {run_op_rename, 9},    {run_op_forget, 5},  {run_op_open, 8},  {run_op_close, 6},  {run_op_write, 30},
-    {run_op_truncate, 7},  {run_op_setattr, 4}, {run_op_xattr, 4}, {run_op_fsync, 14}, {run_op_replace, 5},
-    {run_op_fallocate, 4}, {run_op_clone, 10},
+    {run_op_create, 14},   {run_op_symlink, 2}, {run_op_link, 3},    {run_op_unlink, 7}, {run_op_rmdir, 3},
+    {run_op_rename, 9},    {run_op_forget, 5},  {run_op_open, 8},    {run_op_close, 6},  {run_op_write, 30},
+    {run_op_truncate, 7},  {run_op_setattr, 4}, {run_op_xattr, 4},   {run_op_fsync, 14}, {run_op_replace, 5},
+    {run_op_fallocate, 4}, {run_op_clone, 10},  {run_op_tmpfile, 3},
 };
 
 static struct {
