@@ -80,7 +80,8 @@ struct copy {
 	size_t chunks;
 	struct copy_region region[COPY_REGIONS];
 	size_t regions;
-	uint8_t *buffer; /* borrowed: room bytes for the parts */
+	unsigned refused; /* regions that were not taken, for those who share their extents */
+	uint8_t *buffer;  /* borrowed: room bytes for the parts */
 	size_t room, used;
 	size_t claimed;              /* bytes of STORE */
 	struct copy_damage *damaged; /* one of each segment */

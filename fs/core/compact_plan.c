@@ -13,6 +13,7 @@
 #define REGION_PIECES 1024u                 /* extents of a region that are looked at */
 #define FRAGMENT      ((uint64_t)32 << 10)  /* bytes: pieces of a region that on average are smaller are gathered */
 #define SHARERS_WORK  ((size_t)1 << 20)     /* pairs of extents that are compared for what they share */
+#define REFUSED_MAX   16u                   /* after so many regions with too many sharers no more are tried */
 #define COLD_AGE      3600                  /* seconds since a file's last change */
 #define MERGE_FILE    ((uint64_t)256 << 10) /* bytes: smaller files are one piece soon enough */
 
@@ -154,7 +155,7 @@ static int plan_region(struct copy *cp, uint64_t ino, const struct index_extent 
 	if (cp->regions == COPY_REGIONS || cp->used + size > cp->room || around->off + around->len > end)
 		return 0;
 	ret = file_get(cp->core, ino, &f);
-	if (ret || f.dirty || f.size < MERGE_FILE)
+	if (ret || f.dirty || f.size < MERGE_FILE || (f.cloned && cp->refused == REFUSED_MAX))
 		return ret;
 	x = malloc(REGION_PIECES * sizeof(*x));
 	if (!x)
@@ -174,6 +175,7 @@ static int plan_region(struct copy *cp, uint64_t ino, const struct index_extent 
 	if (fragments && f.cloned) {
 		ret = add_sharers(cp, ino, x, n);
 		fragments = !ret;
+		cp->refused += ret > 0;
 	}
 	if (fragments) {
 		cp->region[cp->regions++] = (struct copy_region){ino, off, end - off};

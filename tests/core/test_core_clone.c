@@ -468,19 +468,40 @@ int __wrap_index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint
 	return __real_index_extent_list(ix, ino, from, to, out, max, n);
 }
 
+int __real_index_chunk_extents(struct index *ix, uint64_t chunk, uint64_t ino, uint64_t off,
+                               struct index_owned_extent *out, size_t max, size_t *n);
+int __wrap_index_chunk_extents(struct index *ix, uint64_t chunk, uint64_t ino, uint64_t off,
+                               struct index_owned_extent *out, size_t max, size_t *n);
+
+static unsigned chunk_asked;
+
+int __wrap_index_chunk_extents(struct index *ix, uint64_t chunk, uint64_t ino, uint64_t off,
+                               struct index_owned_extent *out, size_t max, size_t *n)
+{
+	chunk_asked++;
+	return __real_index_chunk_extents(ix, chunk, ino, off, out, max, n);
+}
+
+/* A file of n extents of `each` bytes that adjoin but are of two chunks in turn. */
+static struct file shreds(struct fixture *f, const char *name, uint64_t *rng, size_t n, size_t each)
+{
+	struct file x = roomy(f, name, rng, 0);
+
+	for (size_t odd = 0; odd < 2; odd++, sync_all(f))
+		for (size_t i = odd; i < n; i += 2)
+			file_write(f, &x, rng, i * each, each);
+	assert_int_equal(file_pieces(f, &x), n);
+	return x;
+}
+
 /* What looks at all extents of a file keeps nobody from it, and is not kept in memory. */
 static void test_many_extents(void **state)
 {
-	enum { N = 4000, EACH = 512 };
 	struct fixture *f = *state;
 	uint64_t rng = rng_seed(9), at;
-	struct file x = roomy(f, "x", &rng, 0);
+	struct file x = shreds(f, "x", &rng, 4000, 512);
 	struct core_file *h;
 
-	for (size_t odd = 0; odd < 2; odd++, sync_all(f))
-		for (size_t i = odd; i < N; i += 2)
-			file_write(f, &x, &rng, i * EACH, EACH);
-	assert_int_equal(file_pieces(f, &x), N);
 	fixture_remount(f);
 	assert_int_equal(core_file_open(f->core, x.ino, O_RDONLY, &h), 0);
 	watched = node_peek(f->core, x.ino);
@@ -499,14 +520,38 @@ static void test_many_extents(void **state)
 	free(x.data);
 }
 
+/* Fragments that too many share to be gathered are moved as they are, without asking for each of them who shares it. */
+static void test_many_sharers(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(10);
+	struct file waste = roomy(f, "waste", &rng, 4 * MIB), x = shreds(f, "x", &rng, 8000, 64);
+	struct file y = roomy(f, "y", &rng, 0);
+
+	clone_to(f, &x, 0, &y, 0, x.len);
+	delete (f, "waste", &waste);
+	sync_all(f);
+	inside_roll(f->core);
+	chunk_asked = 0;
+	compact_ok(f, false);
+	print_message("the index was asked %u times\n", chunk_asked);
+	assert_true(chunk_asked < 1000);
+	assert_true(segment_bytes(f) < 2 * MIB);
+	file_check(f, &x);
+	file_check(f, &y);
+	store_ok(f);
+	free(x.data);
+	free(y.data);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_shares),  TEST(test_answers),      TEST(test_unsaved), TEST(test_source_goes),
-	    TEST(test_merge),   TEST(test_threads),      TEST(test_blocks),  TEST(test_allocate),
-	    TEST(test_foreign), TEST(test_many_extents),
+	    TEST(test_shares),  TEST(test_answers),      TEST(test_unsaved),      TEST(test_source_goes),
+	    TEST(test_merge),   TEST(test_threads),      TEST(test_blocks),       TEST(test_allocate),
+	    TEST(test_foreign), TEST(test_many_extents), TEST(test_many_sharers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
