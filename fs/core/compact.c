@@ -233,6 +233,29 @@ static void step_done(struct compact *k, const struct copy *copy)
 	k->status.done += copy->stored < left ? copy->stored : left;
 }
 
+static bool must_stop(struct compact *k)
+{
+	SCOPED_LOCK(&k->lock);
+
+	return k->stop_asked || k->stopping;
+}
+
+/* In several cuts where what was copied is mapped very many times. */
+static int install(struct core *c, struct copy *copy)
+{
+	struct compact *k = c->compact;
+	int ret;
+
+	do {
+		ret = cut_wait_copy(c, copy);
+		if (!ret)
+			ret = copy->ret;
+		if (!ret)
+			step_done(k, copy);
+	} while (!ret && !must_stop(k) && copy_again(copy, &ret));
+	return ret;
+}
+
 static int step(struct core *c, enum mode mode)
 {
 	struct compact *k = c->compact;
@@ -252,11 +275,7 @@ static int step(struct core *c, enum mode mode)
 	k->pass.thorough = mode != MODE_BUSY && mode != MODE_URGENT;
 	ret = copy_make(c, &k->pass, k->buffer, room, &copy, &e);
 	if (!ret && copy) {
-		ret = cut_wait_copy(c, copy);
-		if (!ret)
-			ret = copy->ret;
-		if (!ret)
-			step_done(k, copy);
+		ret = install(c, copy);
 		copy_free(copy);
 	}
 	if (ret)
@@ -343,13 +362,6 @@ static void asked_end(struct compact *k, int ret)
 	(void)pthread_cond_broadcast(&k->cond);
 }
 
-static bool asked_stop(struct compact *k)
-{
-	SCOPED_LOCK(&k->lock);
-
-	return k->stop_asked || k->stopping;
-}
-
 /* Whoever waits for room learns what came of it, once a victim is done with or there is none. */
 static void urge_result(struct compact *k, enum mode mode, int ret)
 {
@@ -388,7 +400,7 @@ static void work_result(struct core *c, enum mode mode, int ret, uint64_t began)
 	}
 	if (asked && ret)
 		asked_end(k, ret == -ENOENT ? 0 : ret);
-	else if (asked && asked_stop(k))
+	else if (asked && must_stop(k))
 		asked_end(k, -ECANCELED);
 }
 

@@ -80,6 +80,7 @@ struct copy {
 	size_t chunks;
 	struct copy_region region[COPY_REGIONS];
 	size_t regions;
+	uint64_t crowded; /* a chunk with more extents than ext has; 0: none */
 	unsigned refused; /* regions that were not taken, for those who share their extents */
 	uint8_t *buffer;  /* borrowed: room bytes for the parts */
 	size_t room, used;
@@ -88,6 +89,7 @@ struct copy {
 	size_t ndamaged;
 	struct seal_group sealing;
 	atomic_uint_fast64_t stored; /* bytes of the new chunks */
+	bool again;                  /* it was installed, and ext is what was left of the crowded chunk's */
 	bool installed;              /* or it was tried: not twice, when its cut is */
 	int ret;                     /* of installing */
 	uint64_t moved;              /* bytes of files that were remapped, once installed */
@@ -99,11 +101,16 @@ int copy_make(struct core *c, struct compact_pass *pass, uint8_t *buffer, size_t
               struct err *e) MUST_CHECK;
 /* What it moved is remapped, within the cut that has made its chunks durable: by that cut's leader. */
 int copy_install(struct core *c, struct copy *copy) MUST_CHECK;
+/* After it was installed: the next extents that map what was copied, where one time did not hold them all. False: there
+ * are none, or *ret is what went wrong. */
+bool copy_again(struct copy *copy, int *ret);
 /* Forgets what was not installed. */
 void copy_free(struct copy *copy);
 
 /* compact_plan.c: fills ext and part. */
 int copy_plan(struct copy *copy, struct compact_pass *pass) MUST_CHECK;
+/* Fills ext with what is left of the extents of the crowded chunk. */
+int copy_plan_rest(struct copy *copy) MUST_CHECK;
 
 /* compact_victim.c: what is worth compacting. */
 struct compact_victim {

@@ -248,6 +248,21 @@ int copy_make(struct core *c, struct compact_pass *pass, uint8_t *buffer, size_t
 	return 0;
 }
 
+bool copy_again(struct copy *cp, int *ret)
+{
+	/* What was moved is the old chunk's no more. What maps other bytes of it is for another walk. */
+	if (!cp->crowded || !cp->moved)
+		return false;
+	*ret = copy_plan_rest(cp);
+	if (!*ret && !space_claim_scratch(cp->core, 0, cp->exts))
+		*ret = -ENOSPC;
+	cp->again = true;
+	cp->installed = false;
+	cp->moved = 0;
+	atomic_store(&cp->stored, 0); /* it has been counted */
+	return !*ret && cp->exts;
+}
+
 void copy_free(struct copy *cp)
 {
 	for (size_t i = 0; i < cp->chunks; i++)

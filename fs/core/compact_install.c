@@ -128,6 +128,17 @@ static int by_ino(const void *a, const void *b)
 	return x->x.off < y->x.off ? -1 : x->x.off > y->x.off;
 }
 
+/* All that was moved to a new chunk may have been overwritten since, and the chunk is gone. */
+static bool chunks_stand(const struct copy *cp)
+{
+	struct index_chunk row;
+	int ret = 0;
+
+	for (size_t i = 0; i < cp->chunks && (!ret || ret == -ERANGE); i++)
+		ret = index_chunk_get(cp->core->index, cp->chunk[i].id, &row, NULL, 0);
+	return !ret || ret == -ERANGE;
+}
+
 int copy_install(struct core *c, struct copy *cp)
 {
 	struct source *s = malloc((cp->parts + 1) * sizeof(*s));
@@ -140,7 +151,9 @@ int copy_install(struct core *c, struct copy *cp)
 			s[n++] = (struct source){.chunk = cp->part[i].chunk};
 	if (!ret)
 		ret = sources_hold(c, s, n);
-	for (size_t i = 0; i < cp->chunks && !ret; i++)
+	if (!ret && cp->again && !chunks_stand(cp))
+		cp->exts = 0;
+	for (size_t i = 0; i < cp->chunks && !ret && !cp->again; i++)
 		ret = chunk_install(c, cp->chunk[i].id);
 	/* In order, so that what adjoins becomes one extent. */
 	if (cp->exts)

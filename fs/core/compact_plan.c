@@ -259,13 +259,29 @@ static int plan_chunk(struct copy *cp, struct compact_pass *pass, const struct i
 	free(e);
 	if (ret)
 		return ret;
+	cp->crowded = n >= EXTENTS_CHUNK ? row->id : 0;
 	if (stop < row->plain_len) {
 		pass->pos = stop;
 		return 1;
 	}
 	pass->after = row->id;
 	pass->pos = 0;
-	return cp->used >= cp->room || cp->exts >= EXTENTS_STEP;
+	return cp->crowded || cp->used >= cp->room || cp->exts >= EXTENTS_STEP;
+}
+
+int copy_plan_rest(struct copy *cp)
+{
+	struct index_owned_extent *e;
+	size_t n;
+	int ret = chunk_extents(cp->core->index, cp->crowded, EXTENTS_CHUNK, &e, &n);
+
+	cp->exts = 0;
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = add_extent(cp, e[i].ino, &e[i].x, false);
+	if (n < EXTENTS_CHUNK)
+		cp->crowded = 0;
+	free(e);
+	return ret;
 }
 
 static int plan_extents(struct copy *cp, struct compact_pass *pass)

@@ -544,6 +544,40 @@ static void test_many_sharers(void **state)
 	free(y.data);
 }
 
+/* What more extents map than one cut may move is still stored once. */
+static void test_many_clones(void **state)
+{
+	enum { N = 70000 };
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(11);
+	struct file waste = roomy(f, "waste", &rng, 4 * MIB), x = roomy(f, "x", &rng, BLOCK);
+	struct index_extent e[2];
+	uint8_t got[BLOCK];
+	size_t found;
+
+	sync_all(f);
+	for (size_t n = 1; n < N; n += n < N - n ? n : N - n) {
+		size_t len = (n < N - n ? n : N - n) * BLOCK;
+
+		assert_int_equal(clone_raw(f, x.ino, 0, x.ino, n * BLOCK, len), len);
+		sync_all(f); /* so that the next one shares all of it */
+	}
+	delete (f, "waste", &waste);
+	sync_all(f);
+	assert_int_equal(file_pieces(f, &x), 65536); /* it counts no more */
+	inside_roll(f->core);
+	compact_ok(f, false);
+	assert_true(segment_bytes(f) < 2 * MIB);
+	assert_int_equal(index_extent_list(f->core->index, x.ino, 0, UINT64_MAX, e, 1, &found), 0);
+	assert_int_equal(index_extent_list(f->core->index, x.ino, (N - 1) * BLOCK, UINT64_MAX, e + 1, 1, &found), 0);
+	assert_int_equal(found, 1);
+	assert_int_equal(e[0].chunk, e[1].chunk);
+	assert_int_equal(get(f, x.ino, got, BLOCK, (N - 1) * BLOCK), BLOCK);
+	assert_memory_equal(got, x.data, BLOCK);
+	store_ok(f);
+	free(x.data);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -551,7 +585,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    TEST(test_shares),  TEST(test_answers),      TEST(test_unsaved),      TEST(test_source_goes),
 	    TEST(test_merge),   TEST(test_threads),      TEST(test_blocks),       TEST(test_allocate),
-	    TEST(test_foreign), TEST(test_many_extents), TEST(test_many_sharers),
+	    TEST(test_foreign), TEST(test_many_extents), TEST(test_many_sharers), TEST(test_many_clones),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

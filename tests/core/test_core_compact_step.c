@@ -1,6 +1,7 @@
 /* What happens in the middle of a step of compaction: whatever it is, nothing but places changes. */
 #include "tests/core/file_rig.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -223,14 +224,77 @@ static void test_step_held(void **state)
 	rig_release(f, &r);
 }
 
+/* A copy of a chunk that more extents map than one cut moves. gone: by the second one all that the first had moved has
+ * been deleted, and the new chunk with it. */
+static void step_again(struct fixture *f, bool gone)
+{
+	uint64_t rng = rng_seed(6);
+	struct file x = file_make(f, "x", &rng, MIB / 16), y = file_make(f, "y", &rng, 0);
+	struct compact_pass pass = {.last = UINT64_MAX};
+	uint8_t *buffer = malloc(MIB);
+	struct core_file *from, *to;
+	struct copy *copy;
+	struct err e = {0};
+	size_t n = 0;
+	int ret;
+
+	assert_non_null(buffer);
+	sync_all(f);
+	assert_int_equal(core_file_open(f->core, x.ino, O_RDONLY, &from), 0);
+	assert_int_equal(core_file_open(f->core, y.ino, O_RDWR, &to), 0);
+	assert_int_equal(core_file_clone(from, 0, to, 0, x.len, 0), x.len);
+	core_file_close(from);
+	core_file_close(to);
+	sync_all(f);
+	pass.segment = f->core->last_segment;
+	pipeline_segment_roll(f->core->pipeline, pass.segment);
+	assert_int_equal(copy_make(f->core, &pass, buffer, MIB, &copy, &e), 0);
+	for (size_t i = 0; i < copy->exts; i++)
+		if (copy->ext[i].ino == x.ino)
+			copy->ext[n++] = copy->ext[i];
+	copy->exts = n;
+	copy->crowded = copy->part[0].chunk;
+	assert_int_equal(cut_wait_copy(f->core, copy), 0);
+	assert_int_equal(copy->moved, x.len);
+	if (gone) {
+		assert_int_equal(core_unlink(f->core, CORE_ROOT, "x"), 0);
+		core_forget(f->core, x.ino, 1);
+		sync_all(f);
+	}
+	assert_true(copy_again(copy, &ret));
+	assert_int_equal(cut_wait_copy(f->core, copy), 0);
+	assert_int_equal(copy->ret, 0);
+	assert_int_equal(copy->moved, gone ? 0 : x.len);
+	assert_false(copy_again(copy, &ret));
+	copy_free(copy);
+	y.data = x.data;
+	y.len = x.len;
+	for (unsigned i = 0; i < 2; i++, fixture_crash(f)) {
+		index_ok(f);
+		file_check(f, &y);
+	}
+	free(x.data);
+	free(buffer);
+}
+
+static void test_step_again(void **state)
+{
+	step_again(*state, false);
+}
+
+static void test_step_again_gone(void **state)
+{
+	step_again(*state, true);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_step),          TEST(test_step_dropped),   TEST(test_step_crash),
-	    TEST(test_step_read),     TEST(test_step_overwrite), TEST(test_step_fsync),
-	    TEST(test_step_truncate), TEST(test_step_unlink),    TEST(test_step_held),
+	    TEST(test_step),           TEST(test_step_dropped), TEST(test_step_crash),      TEST(test_step_read),
+	    TEST(test_step_overwrite), TEST(test_step_fsync),   TEST(test_step_truncate),   TEST(test_step_unlink),
+	    TEST(test_step_held),      TEST(test_step_again),   TEST(test_step_again_gone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
