@@ -254,6 +254,27 @@ static void test_choices(void **state)
 	}
 }
 
+/* What is made of a frame does not depend on what the context was used for before. */
+static void test_context_keeps_nothing(void **state)
+{
+	static const struct codec_choice levels[] = {
+	    {CODEC_ZSTD, 1}, {CODEC_ZSTD, 3}, {CODEC_ZSTD, -5}, {CODEC_LZ4, 1}};
+	static uint8_t fresh[2 * UNIT];
+	struct codec_ctx *other;
+
+	(void)state;
+	for (unsigned round = 0; round < 200; round++) {
+		struct codec_choice choice = levels[rng() % 4];
+		size_t len = rng() % 2 ? UNIT : 16384 - rng() % 4096;
+		int n = codec_compress(ctx, choice, text, len, packed, sizeof(packed));
+
+		assert_int_equal(codec_ctx_new(&other), 0);
+		assert_int_equal(codec_compress(other, choice, text, len, fresh, sizeof(fresh)), n);
+		assert_memory_equal(packed, fresh, (size_t)n);
+		codec_ctx_free(other);
+	}
+}
+
 static void fill_base64(uint8_t *out, size_t len)
 {
 	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -343,15 +364,11 @@ static int tear_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_round_trip),
-	    cmocka_unit_test(test_cap),
-	    cmocka_unit_test(test_bounds),
-	    cmocka_unit_test(test_damage),
-	    cmocka_unit_test(test_bomb),
-	    cmocka_unit_test(test_stored_and_unknown),
-	    cmocka_unit_test(test_choices),
-	    cmocka_unit_test(test_incompressible),
-	    cmocka_unit_test(test_incompressible_elf),
+	    cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_cap),
+	    cmocka_unit_test(test_bounds),         cmocka_unit_test(test_damage),
+	    cmocka_unit_test(test_bomb),           cmocka_unit_test(test_stored_and_unknown),
+	    cmocka_unit_test(test_choices),        cmocka_unit_test(test_context_keeps_nothing),
+	    cmocka_unit_test(test_incompressible), cmocka_unit_test(test_incompressible_elf),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
