@@ -348,7 +348,7 @@ static int move_next(struct index *ix, const struct index_move *m, uint64_t *off
 	return ret;
 }
 
-int index_extent_move(struct index *ix, const struct index_move *m, uint64_t *moved)
+int index_extent_move(struct index *ix, const struct index_move *m, uint64_t *moved, uint64_t *gone)
 {
 	SCOPED_LOCK(&ix->lock);
 	int ret = write_begin(ix);
@@ -364,7 +364,7 @@ int index_extent_move(struct index *ix, const struct index_move *m, uint64_t *mo
 		ret = move_next(ix, m, &off, &x);
 		if (ret || !x.len)
 			break;
-		ret = extent_replace(ix, m->ino, &x, NULL);
+		ret = extent_replace(ix, m->ino, &x, gone);
 		if (!ret)
 			*moved += x.len;
 	}

@@ -145,6 +145,8 @@ struct index_inode {
 
 int index_inode_get(struct index *ix, uint64_t ino, struct index_inode *out) MUST_CHECK; /* -ENOENT */
 int index_inode_put(struct index *ix, const struct index_inode *in) MUST_CHECK;          /* inserts or replaces */
+/* Changes the blocks that the row counts, of which 1 stays. Absent is no error. */
+int index_inode_blocks(struct index *ix, uint64_t ino, int64_t change) MUST_CHECK;
 /* Removes the row with its symlink target, extended attributes and extents. Absent is no error. */
 int index_inode_delete(struct index *ix, uint64_t ino) MUST_CHECK;
 /* Inodes with nlink 0: files that were unlinked while open when the last mount ended. Up to max numbers: the count. */
@@ -278,8 +280,9 @@ struct index_move {
 	uint64_t chunk, to;
 	uint32_t pos, to_pos;
 };
-/* Remaps those bytes of the file that are still mapped so; *moved is how many. The new chunk's row must exist. */
-int index_extent_move(struct index *ix, const struct index_move *m, uint64_t *moved) MUST_CHECK;
+/* Remaps those bytes of the file that are still mapped so; *moved is how many. The new chunk's row must exist. gone: as
+ * index_extent_replace. */
+int index_extent_move(struct index *ix, const struct index_move *m, uint64_t *moved, uint64_t *gone) MUST_CHECK;
 
 /* --- totals ------------------------------------------------------------------------------------------------------- */
 

@@ -73,6 +73,21 @@ int index_inode_put(struct index *ix, const struct index_inode *in)
 	return ret;
 }
 
+int index_inode_blocks(struct index *ix, uint64_t ino, int64_t change)
+{
+	SCOPED_LOCK(&ix->lock);
+	int ret = write_begin(ix);
+
+	if (ret)
+		return ret;
+	sqlite3_stmt *st = stmt_get(ix, STMT_INODE_BLOCKS);
+	stmt_bind(st, 1, ino);
+	stmt_bind(st, 2, (uint64_t)change);
+	ret = stmt_run(ix, st);
+	write_end(ix);
+	return ret;
+}
+
 int index_inode_delete(struct index *ix, uint64_t ino)
 {
 	static const enum stmt tables[] = {STMT_INODE_DELETE, STMT_SYMLINK_DELETE, STMT_XATTR_DELETE};

@@ -25,6 +25,7 @@ static const char *const sql[STMT_COUNT] = {
     [STMT_INODE_GET] = "SELECT " INODE " FROM inode i WHERE ino = ?1",
     [STMT_INODE_PUT] = "REPLACE INTO inode VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, "
 		       "?16, ?17, ?18, ?19)",
+    [STMT_INODE_BLOCKS] = "UPDATE inode SET blocks = max(blocks + ?2, 1) WHERE ino = ?1",
     [STMT_INODE_DELETE] = "DELETE FROM inode WHERE ino = ?1",
     [STMT_INODE_ORPHANS] = "SELECT ino FROM inode WHERE nlink = 0 LIMIT ?1",
 

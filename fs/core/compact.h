@@ -58,6 +58,7 @@ struct copy_chunk {
 	struct copy_part **first;
 	size_t parts;
 	uint32_t len;
+	uint32_t stored; /* bytes, once it is sealed */
 };
 
 /* A frame that cannot be read. */

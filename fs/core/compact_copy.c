@@ -165,6 +165,7 @@ static int copy_arrange(struct copy *cp)
 struct copy_batch {
 	struct pipeline_seal rq;
 	struct copy *copy;
+	struct copy_chunk *chunk;
 	struct pipeline_item item[];
 };
 
@@ -175,13 +176,14 @@ static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk 
 
 	if (!ret) {
 		atomic_fetch_add(&cp->stored, chunk->stored_len);
+		b->chunk->stored = chunk->stored_len;
 		ret = chunk_add_fresh(cp->core, chunk, rq->sequence, UINT64_MAX, true);
 	}
 	free(b);
 	seal_end(cp->core, &cp->sealing, ret, e);
 }
 
-static int chunk_submit(struct copy *cp, const struct copy_chunk *k)
+static int chunk_submit(struct copy *cp, struct copy_chunk *k)
 {
 	const struct copy_part *first = k->first[0];
 	struct copy_batch *b = malloc(sizeof(*b) + k->parts * sizeof(b->item[0]));
@@ -189,6 +191,7 @@ static int chunk_submit(struct copy *cp, const struct copy_chunk *k)
 	if (!b)
 		return -ENOMEM;
 	b->copy = cp;
+	b->chunk = k;
 	for (size_t i = 0; i < k->parts; i++) {
 		const struct copy_part *p = k->first[i];
 

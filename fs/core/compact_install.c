@@ -67,8 +67,13 @@ static size_t part_at(const struct copy *cp, uint64_t chunk, uint64_t pos)
 	return lo;
 }
 
+/* What of a file has moved took, and takes now, of STORE: estimates, in bytes. */
+struct change {
+	uint64_t ino, gone, come;
+};
+
 /* Remaps one extent to where its parts have gone. */
-static int install_extent(struct copy *cp, const struct copy_extent *e)
+static int install_extent(struct copy *cp, const struct copy_extent *e, struct change *change)
 {
 	uint64_t end = e->x.chunk_off + e->x.len;
 	int ret = 0;
@@ -89,10 +94,48 @@ static int install_extent(struct copy *cp, const struct copy_extent *e)
 		                       .pos = (uint32_t)from,
 		                       .to = cp->chunk[p->to].id,
 		                       .to_pos = p->to_pos + (uint32_t)(from - p->pos)};
-		ret = index_extent_move(cp->core->index, &m, &moved);
+		const struct copy_chunk *to_chunk = &cp->chunk[p->to];
+
+		ret = index_extent_move(cp->core->index, &m, &moved, &change->gone);
+		change->come += moved * to_chunk->stored / to_chunk->len;
 		cp->moved += moved;
 	}
 	return ret;
+}
+
+/* The inode in memory, if it is: false if it is not. */
+static bool recount_node(struct core *c, const struct change *x)
+{
+	struct node *n = node_peek(c, x->ino);
+	bool loaded;
+
+	if (!n)
+		return false;
+	{
+		SCOPED_LOCK(&n->lock);
+		loaded = n->loaded && !n->gone;
+		if (loaded) {
+			uint64_t bytes = n->cut_bytes + x->come, before = node_cut_blocks(n);
+
+			n->cut_bytes = bytes > x->gone ? bytes - x->gone : 1;
+			/* It may have been cut or punched since the last snapshot. */
+			bytes = n->attr.blocks + node_cut_blocks(n);
+			if (n->attr.blocks)
+				n->attr.blocks = bytes > before ? bytes - before : 1;
+			if (node_cut_blocks(n) != before)
+				node_touch(c, n);
+		}
+	}
+	node_put(c, n);
+	return loaded;
+}
+
+/* st_blocks follows what has been compressed anew. */
+static int recount(struct core *c, const struct change *x)
+{
+	int64_t blocks = (int64_t)(x->come / 512) - (int64_t)(x->gone / 512);
+
+	return x->come == x->gone || recount_node(c, x) || !blocks ? 0 : index_inode_blocks(c->index, x->ino, blocks);
 }
 
 /* Maps that were read from the index before forget what has moved: they ask again. */
@@ -142,6 +185,7 @@ static bool chunks_stand(const struct copy *cp)
 int copy_install(struct core *c, struct copy *cp)
 {
 	struct source *s = malloc((cp->parts + 1) * sizeof(*s));
+	struct change change = {0};
 	size_t n = 0;
 	int ret = s ? 0 : -ENOMEM;
 
@@ -161,9 +205,15 @@ int copy_install(struct core *c, struct copy *cp)
 	for (size_t i = 0; i < cp->exts && !ret; i++) {
 		const struct source *from = source_find(s, n, cp->ext[i].x.chunk);
 
-		if (from && !from->held)
-			ret = install_extent(cp, &cp->ext[i]);
+		if (change.ino != cp->ext[i].ino) {
+			ret = recount(c, &change);
+			change = (struct change){.ino = cp->ext[i].ino};
+		}
+		if (from && !from->held && !ret)
+			ret = install_extent(cp, &cp->ext[i], &change);
 	}
+	if (!ret)
+		ret = recount(c, &change);
 	forget_moved(cp);
 	metrics_add(c->metrics, METRIC_COMPACT_BYTES, cp->moved);
 	free(s);

@@ -89,6 +89,76 @@ static void test_small_files(void **state)
 	}
 }
 
+/* Each extent's share of its chunk. */
+static uint64_t stored_bytes(struct fixture *f, uint64_t ino)
+{
+	static struct index_extent e[4096];
+	uint64_t bytes = 0;
+	struct chunk *k;
+	size_t n;
+
+	assert_int_equal(index_extent_list(f->core->index, ino, 0, UINT64_MAX, e, 4096, &n), 0);
+	for (size_t i = 0; i < n; i++) {
+		assert_int_equal(chunk_get(f->core, e[i].chunk, &k), 0);
+		bytes += e[i].len * k->p->stored_len / k->p->plain_len;
+		chunk_put(f->core, k);
+	}
+	return bytes;
+}
+
+static void blocks_right(struct fixture *f, uint64_t ino)
+{
+	uint64_t counted = attr_of(f, ino).blocks * 512, stored = stored_bytes(f, ino);
+
+	if (counted + 1024 < stored || counted > stored + 1024)
+		fail_msg("st_blocks are %llu bytes, %llu are stored", (unsigned long long)counted,
+		         (unsigned long long)stored);
+}
+
+/* st_blocks is what data takes after it was compressed anew, of files in memory and of others. */
+static void test_blocks(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(8), waste, stored, x[3];
+	uint8_t *data = malloc(MIB);
+	char name[8];
+
+	assert_non_null(data);
+	for (size_t i = 0; i < MIB; i++)
+		data[i] = (uint8_t)rng_below(&rng, 4);
+	waste = make(f, CORE_ROOT, "waste", S_IFREG | 0644);
+	put(f, waste, data, MIB, 0);
+	for (unsigned i = 0; i < 3; i++) {
+		(void)snprintf(name, sizeof(name), "x%u", i);
+		x[i] = make(f, CORE_ROOT, name, S_IFREG | 0644);
+		assert_int_equal(core_setxattr(f->core, x[i], "user.apfs.compression", "off", 3, 0), 0);
+		put(f, x[i], data, i ? MIB : 20000, 0);
+	}
+	sync_all(f);
+	stored = stored_bytes(f, x[2]);
+	assert_true(stored >= MIB);
+	for (unsigned i = 0; i < 3; i++) {
+		blocks_right(f, x[i]);
+		assert_int_equal(core_setxattr(f->core, x[i], "user.apfs.compression", "zstd:9", 6, 0), 0);
+	}
+	assert_int_equal(core_unlink(f->core, CORE_ROOT, "waste"), 0);
+	core_forget(f->core, waste, 1);
+	fixture_remount(f);
+	(void)attr_of(f, x[1]); /* this one is in memory */
+	compact_ok(f, true);
+	assert_true(stored_bytes(f, x[2]) < stored / 2);
+	for (unsigned turn = 0; turn < 2; turn++, fixture_crash(f))
+		for (unsigned i = 0; i < 3; i++)
+			blocks_right(f, x[i]);
+	/* So nothing is left of the old number when the data goes. */
+	for (size_t off = 0; off < MIB; off += MIB / 4) {
+		put(f, x[2], data, MIB / 4, off);
+		sync_all(f);
+	}
+	blocks_right(f, x[2]);
+	free(data);
+}
+
 static uint64_t inline_bytes(struct fixture *f)
 {
 	struct index_totals t;
@@ -327,6 +397,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_random_overwrite, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_small_files, fixture_setup, fixture_teardown),
+	    cmocka_unit_test_setup_teardown(test_blocks, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_inline, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_shared, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_damage, fixture_setup, fixture_teardown),

@@ -19,6 +19,15 @@ static void test_inode(void **state)
 	assert_int_equal(index_inode_put(ix, &in), 0);
 	assert_int_equal(index_inode_get(ix, 5, &out), 0);
 	assert_true(same_inode(&in, &out));
+	for (int64_t change = 1000; change >= -3000; change -= 2000) {
+		in.blocks = change < 0 && in.blocks <= (uint64_t)-change ? 1 : in.blocks + (uint64_t)change;
+		assert_int_equal(index_inode_blocks(ix, 5, change), 0);
+		assert_int_equal(index_inode_get(ix, 5, &out), 0);
+		assert_true(same_inode(&in, &out));
+	}
+	assert_int_equal(in.blocks, 1);
+	assert_int_equal(index_inode_blocks(ix, 6, 1), 0);
+	assert_int_equal(index_inode_get(ix, 6, &out), -ENOENT);
 	in.size = 3;
 	in.nlink = 0;
 	assert_int_equal(index_inode_put(ix, &in), 0);
