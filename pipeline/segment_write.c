@@ -170,10 +170,11 @@ static void prepare_task(void *arg)
 		s->prepare_failed = make_ready_locked(s, NULL) != 0;
 }
 
-/* Has the next segment made in the background once the current one is half full. */
+/* Has the next segment made in the background early: what makes it durable waits behind all that the device is writing
+ * just then, up to 0.2 s, in which a stream fills several. */
 static void prepare_locked(struct segment_store *s)
 {
-	if (!s->current || s->current->end < s->full / 2)
+	if (!s->current || s->current->end < s->full / 16)
 		return;
 	if (s->ready || s->creating || s->preparing || s->prepare_failed)
 		return;
