@@ -267,8 +267,8 @@ static void step_again(struct fixture *f, bool gone)
 	assert_int_equal(copy->moved, gone ? 0 : x.len);
 	assert_false(copy_again(copy, &ret));
 	copy_free(copy);
-	y.data = x.data;
-	y.len = x.len;
+	free(y.data);
+	y = (struct file){.ino = y.ino, .data = x.data, .len = x.len};
 	for (unsigned i = 0; i < 2; i++, fixture_crash(f)) {
 		index_ok(f);
 		file_check(f, &y);
