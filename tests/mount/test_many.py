@@ -6,7 +6,7 @@ import time
 from apfsmount import NIGHTLY, SANITIZED, Volume, check, main, need, run, say
 
 ENTRIES = 1000000 if NIGHTLY else 4000 if SANITIZED else 16000
-SHARE = 4  # a smaller one, to compare with
+SHARE = 16  # a smaller one, to compare with: n * n would be 256 times as long
 
 
 def cpu(pid):
@@ -59,8 +59,9 @@ def many():
                     v.remount()  # nothing is known any more
     for step in (make, list_all, find, look_up, empty):
         small, large = (spent[step, count] for count in (ENTRIES // SHARE, ENTRIES))
-        # Trees grow deeper and caches too small: twice as long for each is still far from n * n.
-        check(large < 0.3 + 2 * SHARE * small, f"{step.__name__}: {large} s for {SHARE} times what took {small} s")
+        # Trees grow deeper, caches too small, and a busy machine makes each wake-up dearer: up to 4 times as long for
+        # each is still far from n * n.
+        check(large < 0.5 + 4 * SHARE * small, f"{step.__name__}: {large} s for {SHARE} times what took {small} s")
 
 
 main(many)
