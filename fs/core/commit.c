@@ -191,14 +191,7 @@ static void cut_lead(struct core *c)
 	}
 	ret = cut_run(c, full ? CUT_FULL : CUT_SOME, wanted, n, copy);
 	free(wanted);
-	if (ret || full) {
-		SCOPED_LOCK(&c->memory_lock);
-		if (ret) {
-			c->cut_failures++;
-			c->cut_error = ret;
-		}
-		(void)pthread_cond_broadcast(&c->memory_cond);
-	}
+	memory_cut_ended(c, ret);
 	(void)pthread_mutex_lock(&c->sync_lock);
 	c->cut_running = false;
 	STAILQ_FOREACH (rq, &mine, link) {

@@ -139,7 +139,18 @@ static int lean_takes(struct core *c, struct node *n, bool *takes, bool *part)
 	return 0;
 }
 
-/* The snapshot of one inode. Batches under way end first, so that every piece is either a buffer or an extent. */
+/* Lets no batch of these inodes start, or lets them again. All are held until the last is taken: what is taken of one
+ * stays where it is until then, and its writer would wait while others went on. */
+static void cut_hold(struct cut *cut, bool hold)
+{
+	for (size_t i = 0; i < cut->nodes; i++) {
+		SCOPED_LOCK(&cut->node[i].n->lock);
+		cut->node[i].n->cutting = hold;
+	}
+}
+
+/* The snapshot of one inode, which is held. Batches under way end first, so that every piece is either a buffer or an
+ * extent. */
 static int cut_freeze(struct cut *cut, struct cut_node *cn)
 {
 	struct core *c = cut->core;
@@ -149,9 +160,7 @@ static int cut_freeze(struct cut *cut, struct cut_node *cn)
 	int ret = 0;
 
 	SCOPED_LOCK(&n->lock);
-	n->cutting = true;
 	seal_drain(c, n);
-	n->cutting = false;
 	if (cut->kind == CUT_LEAN && !n->gone)
 		ret = lean_takes(c, n, &takes, &part);
 	if (n->gone || !takes || ret)
@@ -180,8 +189,8 @@ static int by_class(const void *a, const void *b)
 		return x->kind < y->kind ? -1 : 1;
 	if (order)
 		return order;
-	if (x->node->ino != y->node->ino)
-		return x->node->ino < y->node->ino ? -1 : 1;
+	if (x->turn != y->turn)
+		return x->turn < y->turn ? -1 : 1;
 	return x->off < y->off ? -1 : x->off > y->off;
 }
 
@@ -198,6 +207,7 @@ static int cut_seal(struct cut *cut)
 		struct seal_item *it = &cut->item[k];
 
 		it->kind = to_inline ? POLICY_RANDOM : policy_kind(it->size, it->len); /* somebody waits for it */
+		it->turn = it->node->ino - (it->kind == POLICY_STREAM ? c->cut_from : 0);
 	}
 	if (cut->items)
 		qsort(cut->item, cut->items, sizeof(*cut->item), by_class);
@@ -207,6 +217,8 @@ static int cut_seal(struct cut *cut)
 			 bytes = 0;
 		size_t n = 0;
 
+		if (first->kind == POLICY_STREAM && (!i || first[-1].kind != POLICY_STREAM))
+			c->cut_from = first->node->ino + 1; /* who goes first has its memory back first: in turns */
 		while (i + n < cut->items && first[n].kind == first->kind &&
 		       !prefer_order(&first[n].prefers, &first->prefers) && (bytes + first[n].len <= limit || !n))
 			bytes += first[n++].len;
@@ -387,8 +399,10 @@ int cut_round(struct core *c, enum cut_kind kind, struct node *const *wanted, si
 	bool installed = false;
 	int ret = cut_collect(&cut, wanted, nwanted);
 
+	cut_hold(&cut, true);
 	for (size_t i = 0; i < cut.nodes && !ret; i++)
 		ret = cut_freeze(&cut, &cut.node[i]);
+	cut_hold(&cut, false);
 	if (!ret)
 		ret = cut_seal(&cut);
 	if (ret) {

@@ -141,7 +141,7 @@ static int write_step(struct core *c, struct node *n, const uint8_t *src, size_t
 		cap = 2 * (size_t)b->cap < room ? 2 * (size_t)b->cap : room; /* appended to again and again */
 		cap = cap < k ? k : cap;
 	}
-	ret = buffer_new(c, cap, &b);
+	ret = buffer_new(c, n, cap, &b);
 	if (ret)
 		return ret;
 	memcpy(b->data, src, k);
@@ -220,7 +220,7 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 	core_busy(c);
 	if (ret || !len)
 		return ret;
-	ret = memory_wait(c, len);
+	ret = memory_wait(c, n, len);
 	if (ret)
 		return ret;
 	for (;;) {
@@ -247,7 +247,7 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 		}
 		if (stream)
 			seal_stream(c, n);
-		space_unclaim(c, done);
+		memory_release(c, n, done);
 		claimed -= done;
 		src += done;
 		off += done;
@@ -258,7 +258,7 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 		if (ret)
 			break;
 	}
-	space_unclaim(c, claimed);
+	memory_release(c, n, claimed);
 	if (!ret && f->flags & (O_SYNC | O_DSYNC))
 		ret = cut_wait(c, n);
 	return ret;

@@ -100,6 +100,7 @@ void seal_end(struct core *c, struct seal_group *g, int ret, const struct err *e
 	SCOPED_LOCK(&c->memory_lock);
 	c->batches--;
 	c->batches_ended++;
+	memory_next(c);
 	if (g) {
 		g->pending--;
 		if (ret && !g->ret) {

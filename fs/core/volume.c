@@ -47,7 +47,6 @@ static void locks_init(struct core *c)
 	(void)pthread_mutex_init(&c->memory_lock, NULL);
 	(void)pthread_mutex_init(&c->sync_lock, NULL);
 	(void)pthread_mutex_init(&c->kick_lock, NULL);
-	(void)pthread_cond_init(&c->memory_cond, NULL);
 	(void)pthread_cond_init(&c->batch_cond, NULL);
 	(void)pthread_cond_init(&c->sync_cond, NULL);
 	(void)pthread_condattr_init(&monotonic);
@@ -57,6 +56,7 @@ static void locks_init(struct core *c)
 	STAILQ_INIT(&c->sync_queue);
 	TAILQ_INIT(&c->lru);
 	TAILQ_INIT(&c->dirty);
+	TAILQ_INIT(&c->memory_queue);
 }
 
 /* Frees everything; what has files open is closed first. ix is gone already. */
@@ -82,7 +82,6 @@ static void volume_free(struct core *c)
 	(void)pthread_mutex_destroy(&c->memory_lock);
 	(void)pthread_mutex_destroy(&c->sync_lock);
 	(void)pthread_mutex_destroy(&c->kick_lock);
-	(void)pthread_cond_destroy(&c->memory_cond);
 	(void)pthread_cond_destroy(&c->batch_cond);
 	(void)pthread_cond_destroy(&c->sync_cond);
 	(void)pthread_cond_destroy(&c->kick_cond);

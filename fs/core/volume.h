@@ -61,6 +61,7 @@ struct node {
 	unsigned refs;  /* table: threads that use it, open files, the dirty list */
 	unsigned opens; /* table: open files */
 	bool listed;    /* table: on the dirty list */
+	size_t held;    /* memory: bytes of its buffers, and of writes that may fill some */
 
 	pthread_mutex_t lock; /* all below */
 	struct index_inode attr;
@@ -106,6 +107,9 @@ struct sync_request {
 	int ret;
 };
 STAILQ_HEAD(sync_queue, sync_request);
+
+struct memory_waiter;
+TAILQ_HEAD(memory_queue, memory_waiter);
 
 enum space_failure { SPACE_FOUND, SPACE_NO_DATA, SPACE_NO_NAMES };
 
@@ -162,7 +166,8 @@ struct core {
 	uint64_t ino_ceiling, cookie_ceiling, chunk_ceiling, sequence_ceiling;
 
 	pthread_mutex_t memory_lock;
-	pthread_cond_t memory_cond;
+	struct memory_queue memory_queue; /* writes that wait */
+	size_t memory_admitted;           /* bytes of writes that wait no more and are not in buffers yet */
 	size_t dirty_buffers;
 	size_t dirty_limit; /* bytes of buffers, in their whole capacity */
 	struct space space;
@@ -177,6 +182,7 @@ struct core {
 	struct sync_queue sync_queue;
 	bool cut_running;
 	bool cut_passed;          /* the last cut has passed over those who wait for one of everything */
+	uint64_t cut_from;        /* the cut's leader: the stream that goes first is this inode or the next above */
 	bool retry_full;          /* the cut's leader: the last one failed with something sealed or entered */
 	bool half_entered;        /* the same: its extents are in the transaction, perhaps without their sizes */
 	atomic_uint_fast64_t cut; /* number of the cut under way or last made */
@@ -342,7 +348,8 @@ struct seal_item {
 	uint64_t size; /* of the file */
 	uint32_t len, pos;
 	struct preference prefers;
-	enum policy_kind kind; /* the cut's */
+	enum policy_kind kind; /* the cut's, as is: */
+	uint64_t turn;         /* order among items of a kind */
 	uint64_t chunk;        /* out; 0 when sealing failed */
 	uint32_t chunk_pos;
 };
@@ -408,9 +415,15 @@ void committer_kick(struct core *c);
 
 /* --- memory.c: how much may be dirty ------------------------------------------------------------------------------ */
 
-/* Waits until len more bytes may become dirty, and claims room for them: space_unclaim when they are in buffers.
- * -ENOSPC when STORE has no room for them, or what keeps cuts from making memory clean. No locks may be held. */
-int memory_wait(struct core *c, size_t len) MUST_CHECK;
+/* Waits until len more bytes of n may become dirty, and claims room for them in memory and in STORE: memory_release
+ * when they are in buffers. -ENOSPC when STORE has no room for them, or what keeps cuts from making memory clean. No
+ * locks may be held. */
+int memory_wait(struct core *c, struct node *n, size_t len) MUST_CHECK;
+void memory_release(struct core *c, struct node *n, size_t len);
+/* Lets in who may not have to wait any more. Under memory_lock. */
+void memory_next(struct core *c);
+/* A cut is over: whoever waits for memory gets its failure. */
+void memory_cut_ended(struct core *c, int ret);
 
 /* --- space.c: whether STORE has room ------------------------------------------------------------------------------ */
 

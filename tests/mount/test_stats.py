@@ -4,6 +4,7 @@
 import contextlib
 import itertools
 import json
+import mmap
 import os
 import random
 import re
@@ -75,6 +76,17 @@ def write(path, data, sync=False):
         if sync:
             f.flush()
             os.fsync(f.fileno())
+
+
+def write_past(path, data):
+    """Past the kernel's cache, which hands over one file after the other."""
+    with mmap.mmap(-1, len(data)) as pages:
+        pages.write(data)
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_DIRECT)
+        try:
+            os.write(fd, pages)
+        finally:
+            os.close(fd)
 
 
 def drop(path):
@@ -185,8 +197,9 @@ def load_feedback(seen):
     data = apfsmount.text(random.Random(8), 2 * MIB) * 32
     with spinners(4 * os.cpu_count()), Volume("--memory", "32M") as v:
         seen.until(v, ["apfs_feedback_level_steps"], 60, lambda: write(v.path("f"), data))
-    with Volume("--memory", "32M", "--compress", "brotli:9") as v:
-        seen.until(v, ["apfs_feedback_chunk_halvings"], 60, lambda: write(v.path("f"), data))
+    with Volume("--memory", "32M", "--compress", "brotli:9") as v, ThreadPoolExecutor() as pool:
+        seen.until(v, ["apfs_feedback_chunk_halvings"], 60, # one file alone does not get that much
+                   lambda: list(pool.map(lambda i: write_past(v.path(f"f{i}"), data), range(3))))
 
 
 def registry():
