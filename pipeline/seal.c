@@ -9,8 +9,6 @@
 
 #define ADMITTED_EXTRA 2u /* jobs at the workers beyond one each, so that none runs dry while another finishes */
 
-/* Set while this thread lends a hand: it must not call anybody's done(). */
-static _Thread_local bool helping;
 /* Set within done(): what it submits goes to the workers, or the stack might grow without end. */
 static _Thread_local bool reporting;
 
@@ -24,7 +22,6 @@ int sealer_init(struct sealer *s, struct segment_store *store, struct workers *w
 	s->store = store;
 	s->workers = workers;
 	s->budget = budget;
-	s->queue_max = memory;
 	s->admitted_max = workers_count(workers) + ADMITTED_EXTRA;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_cond_init(&s->drained, NULL);
@@ -110,28 +107,20 @@ static void job_end(struct seal_job *job)
 
 /* --- running ------------------------------------------------------------------------------------------------------ */
 
-#define job_of(ptr, member) ((struct seal_job *)(void *)((char *)(ptr)-offsetof(struct seal_job, member)))
-
-static void job_finish_step(struct workers_job *work, unsigned i, struct worker_ctx *ctx)
+static struct seal_job *job_of(struct workers_job *work)
 {
-	struct seal_job *job = job_of(work, finish);
-
-	(void)i;
-	seal_job_complete(job, ctx);
-	job_end(job);
+	return (struct seal_job *)(void *)((char *)work - offsetof(struct seal_job, work));
 }
 
 static void job_finish(struct seal_job *job, struct worker_ctx *ctx)
 {
-	if (helping)
-		workers_submit(job->sealer->workers, &job->finish, true);
-	else
-		job_finish_step(&job->finish, 0, ctx);
+	seal_job_complete(job, ctx);
+	job_end(job);
 }
 
 static void job_frame_step(struct workers_job *work, unsigned i, struct worker_ctx *ctx)
 {
-	struct seal_job *job = job_of(work, work);
+	struct seal_job *job = job_of(work);
 
 	seal_job_frame(job, i, ctx);
 	workers_leave(job->sealer->workers, work);
@@ -141,7 +130,7 @@ static void job_frame_step(struct workers_job *work, unsigned i, struct worker_c
 
 static void job_whole_step(struct workers_job *work, unsigned i, struct worker_ctx *ctx)
 {
-	struct seal_job *job = job_of(work, work);
+	struct seal_job *job = job_of(work);
 
 	(void)i;
 	for (uint32_t n = 0; n < job->chunk->nframes; n++)
@@ -193,38 +182,18 @@ static void admit(struct sealer *s)
 		if (!job)
 			return;
 		seal_job_begin(job);
-		workers_submit(s->workers, &job->work, false);
+		workers_submit(s->workers, &job->work);
 	}
-}
-
-/* Runs some of the frames that are waiting, where more wait than should: the submitter is slowed down to the pace of
- * the machine, without ever waiting for anybody. */
-static void help(struct sealer *s, uint32_t steps)
-{
-	struct worker_ctx *ctx = workers_borrow(s->workers);
-
-	if (!ctx)
-		return;
-	helping = true;
-	for (uint32_t i = 0; i < steps && workers_help(s->workers, ctx); i++)
-		;
-	helping = false;
-	workers_return(s->workers, ctx);
 }
 
 static void job_queue(struct sealer *s, struct seal_job *job)
 {
-	uint32_t steps = job->chunk->nframes;
-
 	(void)pthread_mutex_lock(&s->lock);
 	job->pooled = true;
 	job_wait(s, job);
 	s->queued += job->chunk->plain_len;
-	bool full = s->queued > s->queue_max;
 	(void)pthread_mutex_unlock(&s->lock);
 	admit(s);
-	if (full && !reporting)
-		help(s, steps);
 }
 
 static void job_run_here(struct sealer *s, struct seal_job *job)
@@ -260,8 +229,6 @@ void sealer_submit(struct sealer *s, struct pipeline_seal *rq)
 	job->work.step = few ? job_whole_step : job_frame_step;
 	job->work.steps = few ? 1 : job->chunk->nframes;
 	job->work.width = rq->workers < workers_count(s->workers) ? rq->workers : 0;
-	job->finish.step = job_finish_step;
-	job->finish.steps = 1;
 	(void)pthread_mutex_lock(&s->lock);
 	s->jobs++;
 	(void)pthread_mutex_unlock(&s->lock);

@@ -25,9 +25,8 @@ struct sealer {
 	unsigned admitted, admitted_max;            /* jobs that have a piece of it; fewer of them touch fewer pages */
 	TAILQ_HEAD(sealer_queue, seal_job) waiting; /* for a piece of the arena, ascending by turn */
 	uint64_t turn;                              /* of the last that got one */
-	uint64_t queued;    /* plaintext bytes of the jobs that are waiting or with the workers */
-	uint64_t queue_max; /* bytes beyond which who submits helps with the frames */
-	unsigned jobs;      /* whose done() has not returned */
+	uint64_t queued; /* plaintext bytes of the jobs that are waiting or with the workers */
+	unsigned jobs;   /* whose done() has not returned */
 
 	atomic_uint_fast64_t plain, stored, chunks, frames, frames_stored; /* counters */
 };

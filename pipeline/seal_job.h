@@ -16,7 +16,7 @@ struct seal_frame {
 struct seal_job {
 	struct sealer *sealer;
 	struct pipeline_seal *rq;
-	struct workers_job work, finish;
+	struct workers_job work;
 	TAILQ_ENTRY(seal_job) link;
 	uint64_t owner, turn; /* the file of its first item, and where that puts it in the queue */
 	struct arena_piece piece;

@@ -288,17 +288,14 @@ unsigned workers_active(struct workers *w)
 	return w->nthreads - w->idle;
 }
 
-void workers_submit(struct workers *w, struct workers_job *job, bool urgent)
+void workers_submit(struct workers *w, struct workers_job *job)
 {
 	SCOPED_LOCK(&w->lock);
 	unsigned steps = job->steps;
 
 	job->next = 0;
 	job->running = 0;
-	if (urgent)
-		TAILQ_INSERT_HEAD(&w->jobs, job, link);
-	else
-		TAILQ_INSERT_TAIL(&w->jobs, job, link);
+	TAILQ_INSERT_TAIL(&w->jobs, job, link);
 	if (w->idle > 1 && steps > 1)
 		(void)pthread_cond_broadcast(&w->wake);
 	else if (w->idle)
@@ -310,21 +307,7 @@ void workers_leave(struct workers *w, struct workers_job *job)
 	if (!job->width)
 		return;
 	SCOPED_LOCK(&w->lock);
-	job->running--;
-	if (w->idle && job->next < job->steps) /* who leaves may be no worker, and not come again */
-		(void)pthread_cond_signal(&w->wake);
-}
-
-bool workers_help(struct workers *w, struct worker_ctx *ctx)
-{
-	unsigned step = 0;
-
-	(void)pthread_mutex_lock(&w->lock);
-	struct workers_job *job = job_claim(w, &step);
-	(void)pthread_mutex_unlock(&w->lock);
-	if (job)
-		job->step(job, step, ctx);
-	return job != NULL;
+	job->running--; /* who leaves comes for the next step itself */
 }
 
 int workers_run(struct workers *w, void (*fn)(void *arg), void *arg)

@@ -59,13 +59,11 @@ struct workers_job {
 	TAILQ_ENTRY(workers_job) link;
 };
 
-/* Queues a job, behind the others or, if urgent, before them. Never fails, never waits. */
-void workers_submit(struct workers *w, struct workers_job *job, bool urgent);
+/* Queues a job behind the others. Never fails, never waits. */
+void workers_submit(struct workers *w, struct workers_job *job);
 /* A step of a job with more than one has done its work, and comes before the last word that lets others free the job.
  */
 void workers_leave(struct workers *w, struct workers_job *job);
-/* Takes one step of the first job with the caller's context; false if there is none. */
-bool workers_help(struct workers *w, struct worker_ctx *ctx);
 
 /* Queues a task. Tasks yield to jobs, and one thread is always kept for jobs. -EAGAIN when too many wait. */
 int workers_run(struct workers *w, void (*fn)(void *arg), void *arg) MUST_CHECK;

@@ -1,8 +1,8 @@
 /*
- * Fairness: a reader beside writers keeps its share, and who waits for one file to be on the disk does not wait for all
- * of them.
+ * Fairness: equal writers get on equally, a reader beside writers keeps its share, and who waits for one file to be on
+ * the disk does not wait for all of them.
  *
- * A codec's run takes RUN of time here, and next to no CPU; what counts is the order in which runs are granted, and
+ * A codec's run takes its time here, and next to no CPU; what counts is the order in which runs are granted, and
  * time is the number of runs so far. So it does not matter what else the machine does.
  */
 #include "fs/core/volume.h"
@@ -27,17 +27,18 @@
 #define FRAME   ((size_t)64 << 10)
 #define WRITERS 4u
 #define RUN     10000000 /* ns: much more than a thread that is woken late loses */
+#define RUN_FEW 1000000  /* the same where much is written */
 #define PIECE   ((size_t)128 << 10)
 
-static atomic_bool slow;          /* runs take their time */
+static atomic_long run_time;      /* ns; 0: what it takes */
 static atomic_bool held, holding; /* none ends; one has begun */
 static atomic_uint encodes, decodes;
 
 static void run(atomic_uint *count)
 {
-	const struct timespec time = {.tv_nsec = RUN};
+	const struct timespec time = {.tv_nsec = atomic_load(&run_time)};
 
-	if (!atomic_load(&slow))
+	if (!time.tv_nsec)
 		return;
 	for (; atomic_load(&held); (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL))
 		atomic_store(&holding, true);
@@ -65,7 +66,8 @@ struct writer {
 	struct fixture *f;
 	pthread_barrier_t *start;
 	atomic_bool *stop;
-	uint64_t ino;
+	uint64_t ino, amount;  /* bytes */
+	_Atomic uint64_t done; /* bytes that were taken from it */
 	int ret;
 	pthread_t thread;
 };
@@ -88,47 +90,110 @@ static void *writer_main(void *arg)
 	fill_text(buf, MIB);
 	w->ret = core_file_open(w->f->core, w->ino, O_RDWR, &h);
 	(void)pthread_barrier_wait(w->start);
-	for (unsigned n = 0; !w->ret && !atomic_load(w->stop); n++) {
-		memcpy(buf, &n, sizeof(n));
-		w->ret = core_file_write(h, buf, PIECE, n % 2048 * PIECE, CORE_WRITE_CACHED);
+	for (uint64_t at = 0; !w->ret && at < w->amount && !atomic_load(w->stop); at += PIECE) {
+		memcpy(buf, &at, sizeof(at));
+		w->ret = core_file_write(h, buf, PIECE, at, CORE_WRITE_CACHED);
+		atomic_store(&w->done, at + PIECE);
 	}
+	atomic_store(w->stop, true);
 	if (h)
 		core_file_close(h);
 	free(buf);
 	return NULL;
 }
 
-static void writers_start(struct fixture *f, struct writer *w, pthread_barrier_t *start, atomic_bool *stop)
+/* n of them write until one has written `amount`, or somebody stops them. */
+static void writers_start(struct fixture *f, struct writer *w, unsigned n, uint64_t amount, pthread_barrier_t *start,
+                          atomic_bool *stop)
 {
-	(void)pthread_barrier_init(start, NULL, WRITERS + 1);
-	for (unsigned i = 0; i < WRITERS; i++) {
+	(void)pthread_barrier_init(start, NULL, n + 1);
+	for (unsigned i = 0; i < n; i++) {
 		char name[32];
 
-		(void)snprintf(name, sizeof(name), "w%u", i);
-		w[i] = (struct writer){.f = f, .start = start, .stop = stop};
+		(void)snprintf(name, sizeof(name), "w%u of %p", i, (void *)w);
+		w[i] = (struct writer){.f = f, .start = start, .stop = stop, .amount = amount};
 		w[i].ino = make(f, CORE_ROOT, name, S_IFREG | 0644);
 		assert_int_equal(pthread_create(&w[i].thread, NULL, writer_main, &w[i]), 0);
 	}
 	(void)pthread_barrier_wait(start);
 }
 
-static void writers_end(struct writer *w, pthread_barrier_t *start)
+static void writers_end(struct writer *w, unsigned n, pthread_barrier_t *start)
 {
-	for (unsigned i = 0; i < WRITERS; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		(void)pthread_join(w[i].thread, NULL);
 		assert_int_equal(w[i].ret, 0);
 	}
 	(void)pthread_barrier_destroy(start);
 }
 
-static void begin(struct fixture *f)
+static void begin(struct fixture *f, long run)
 {
 	f->options.memory = 64 * MIB;
 	f->options.cpu_tokens = f->options.workers = 2;
 	f->options.commit_interval_ms = 3600 * 1000;
 	fixture_remount(f);
 	encodes = decodes = 0;
-	slow = true;
+	held = holding = false;
+	run_time = run;
+}
+
+/* Four that are equal: when the first has written everything, the others have four fifths at least. */
+static void test_writers(void **state)
+{
+	const uint64_t amount = (getenv("APFS_NIGHTLY") ? 1024 : 96) * MIB;
+	struct fixture *f = *state;
+	struct writer w[WRITERS];
+	pthread_barrier_t start;
+	atomic_bool stop = false;
+	unsigned share, least = 100;
+
+	begin(f, RUN_FEW);
+	writers_start(f, w, WRITERS, amount, &start, &stop);
+	writers_end(w, WRITERS, &start);
+	run_time = 0;
+	print_message("writers, of what the first has written:");
+	for (unsigned i = 0; i < WRITERS; i++) {
+		share = (unsigned)(w[i].done * 100 / amount);
+		least = share < least ? share : least;
+		print_message(" %u %%", share);
+	}
+	print_message("\n");
+	if (least < 80)
+		fail_msg("when the first of four equal writers is done, another has written %u %%", least);
+}
+
+static bool somebody_waits(struct core *c)
+{
+	SCOPED_LOCK(&c->memory_lock);
+
+	return !TAILQ_EMPTY(&c->memory_queue);
+}
+
+/* One that has as much memory as it may have leaves some to one that comes, while nothing moves. */
+static void test_latecomer(void **state)
+{
+	struct fixture *f = *state;
+	struct writer first, late;
+	pthread_barrier_t start, later;
+	atomic_bool stop = false, late_stop = false;
+
+	begin(f, RUN);
+	held = true;
+	writers_start(f, &first, 1, UINT64_MAX, &start, &stop);
+	while (!somebody_waits(f->core))
+		(void)usleep(1000);
+	writers_start(f, &late, 1, 2 * MIB, &later, &late_stop);
+	for (unsigned ms = 0; ms < 20000 && atomic_load(&late.done) < 2 * MIB; ms++)
+		(void)usleep(1000);
+	uint64_t got = atomic_load(&late.done);
+	held = false;
+	stop = late_stop = true;
+	run_time = 0;
+	writers_end(&first, 1, &start);
+	writers_end(&late, 1, &later);
+	assert_int_equal(got, 2 * MIB);
+	assert_true(atomic_load(&first.done) > 12 * MIB); /* of 23 */
 }
 
 /* --- a reader ----------------------------------------------------------------------------------------------------- */
@@ -151,9 +216,9 @@ static void test_reader(void **state)
 		put(f, ino, buf, MIB, n * MIB);
 	}
 	sync_all(f);
-	begin(f);
+	begin(f, RUN);
 	assert_int_equal(core_file_open(f->core, ino, O_RDONLY, &h), 0);
-	writers_start(f, w, &start, &stop);
+	writers_start(f, w, WRITERS, UINT64_MAX, &start, &stop);
 	while (atomic_load(&encodes) < 64)
 		(void)usleep(1000);
 	unsigned from = atomic_load(&encodes);
@@ -162,11 +227,11 @@ static void test_reader(void **state)
 		                 2 * FRAME);
 	unsigned mine = atomic_load(&decodes), others = atomic_load(&encodes) - from;
 	atomic_store(&stop, true);
-	writers_end(w, &start);
+	writers_end(w, WRITERS, &start);
 	core_file_close(h);
 	free(buf);
 	print_message("a reader: %u runs, and %u of four writers\n", mine, others);
-	slow = false;
+	run_time = 0;
 	assert_true(mine > READS);
 	if (mine * 4 < others)
 		fail_msg("a reader had %u runs while four writers had %u", mine, others);
@@ -219,7 +284,7 @@ static void test_fsync_first(void **state)
 	char name[32];
 
 	fill_text(buf, LEN);
-	begin(f);
+	begin(f, RUN);
 	for (unsigned i = 0; i < FILES; i++) {
 		(void)snprintf(name, sizeof(name), "f%u", i);
 		ino[i] = make(f, CORE_ROOT, name, S_IFREG | 0644);
@@ -241,7 +306,7 @@ static void test_fsync_first(void **state)
 	(void)pthread_join(running.thread, NULL);
 	(void)pthread_join(one.thread, NULL);
 	(void)pthread_join(all.thread, NULL);
-	slow = false;
+	run_time = 0;
 	assert_true(!running.ret && !one.ret && !all.ret);
 	print_message("one file is on the disk after %u runs, all are after %u\n", one.runs, all.runs);
 	assert_true(all.runs >= FILES);
@@ -253,6 +318,8 @@ static void test_fsync_first(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    TEST(test_writers),
+	    TEST(test_latecomer),
 	    TEST(test_reader),
 	    TEST(test_fsync_first),
 	};

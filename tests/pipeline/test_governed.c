@@ -180,7 +180,7 @@ static void run_crowd(struct rig *r)
 		(void)pthread_join(crowd[i].thread, NULL);
 }
 
-/* Workers, submitters, helpers and readers at once: never more than there are tokens. */
+/* Workers, submitters and readers at once: never more than there are tokens. */
 static void test_crowd(void **state)
 {
 	struct rig r;
