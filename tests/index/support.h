@@ -44,7 +44,7 @@ struct index_inode some_inode(uint64_t ino, uint32_t nlink);
 bool same_inode(const struct index_inode *a, const struct index_inode *b);
 struct index_dirent some_dirent(const char *name, uint64_t ino, uint64_t cookie);
 
-/* How many rounds a property runs: n, or 20 times as many where APFS_NIGHTLY is set. */
+/* How many rounds a property runs: n, or 20 times as many where APFS_NIGHTLY is set; a quarter under sanitizers. */
 unsigned rounds(unsigned n);
 
 #endif
