@@ -13,7 +13,7 @@ import stat
 import tempfile
 import time
 
-from apfsmount import MIB, Volume, check, file_hash, get, main, need, put, run, text, wait_for
+from apfsmount import MIB, NIGHTLY, Volume, check, file_hash, get, main, need, put, run, text, wait_for
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -372,7 +372,7 @@ def programs():
         wrote = [(off, text(rng, n) if n > 1000 else b"z" * n) for off, n in pieces]
         for turn in range(2):
             src = v.path(f"src{turn}")
-            write_at(src, *wrote, size=64 * MIB)
+            write_at(src, *wrote, size=(64 if NIGHTLY else 24) * MIB)
             copies(v, src, f"new{turn}")  # right after the write
             v.remount()
             copies(v, src, f"old{turn}")
