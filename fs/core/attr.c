@@ -54,7 +54,10 @@ static int set_times(struct core *c, struct node *n, unsigned which, const struc
 		a->atime = which & CORE_SET_ATIME_NOW ? now : in->atime;
 	if (which & (CORE_SET_MTIME | CORE_SET_MTIME_NOW))
 		a->mtime = which & CORE_SET_MTIME_NOW ? now : in->mtime;
-	a->ctime = which & CORE_SET_CTIME ? in->ctime : now;
+	if (which & CORE_SET_CTIME)
+		a->ctime = in->ctime;
+	else if (!(which & CORE_KEEP_TIMES))
+		a->ctime = now;
 	return 0;
 }
 
@@ -81,7 +84,7 @@ static int setattr_locked(struct core *c, struct node *n, unsigned which, const 
 		if (in->size > CORE_SIZE_MAX)
 			return -EFBIG;
 		ret = data_truncate(c, n, in->size);
-		if (!ret && !(which & (CORE_SET_MTIME | CORE_SET_MTIME_NOW)))
+		if (!ret && !(which & (CORE_SET_MTIME | CORE_SET_MTIME_NOW | CORE_KEEP_TIMES)))
 			a->mtime = core_now(c);
 	}
 	if (!ret && which & (CORE_KILL_SUIDGID | CORE_KILL_SGID | CORE_SET_SIZE | CORE_SET_UID | CORE_SET_GID))

@@ -94,7 +94,7 @@ static int share(struct clone *cl, unsigned *rows)
 		to->attr.flags |= NODE_CLONED;
 		atomic_fetch_or(&to->due, DUE_CLONES);
 	}
-	if (cl->len < len)
+	if (cl->len < len && !(cl->flags & CORE_KEEP_TIMES))
 		to->attr.mtime = to->attr.ctime = core_now(c);
 	node_touch(c, to);
 	if (from->map.count - from->map.dirty > MAP_KEEP)

@@ -106,7 +106,8 @@ enum {
 	CORE_SET_ATIME_NOW = 128,
 	CORE_SET_MTIME_NOW = 256,
 	CORE_KILL_SUIDGID = 512, /* clear suid, and sgid where the group may execute (a change of owner always does) */
-	CORE_KILL_SGID = 1024    /* sgid in any case */
+	CORE_KILL_SGID = 1024,   /* sgid in any case */
+	CORE_KEEP_TIMES = 2048   /* the caller keeps them, and names those that change, now or later: the others stay */
 };
 /* Sets what `which` names from *in; *out is the result. */
 int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core_attr *in,
@@ -165,17 +166,16 @@ void core_file_close(struct core_file *f);
 ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off) MUST_CHECK;
 
 enum {
-	CORE_WRITE_CACHED = 1, /* from the kernel's cache: times are not set, SETATTR does */
-	CORE_WRITE_APPEND = 4  /* at the end of the file, whatever off says */
+	CORE_WRITE_APPEND = 4 /* at the end of the file, whatever off says */
 };
-/* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. flags: CORE_WRITE_*
- * and CORE_KILL_*. */
+/* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. flags: CORE_WRITE_*,
+ * CORE_KILL_* and CORE_KEEP_TIMES. */
 int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags) MUST_CHECK;
 
 /* Makes [to_off, to_off + len) of one file show what another (or the same one, elsewhere: else -EINVAL) holds at off,
  * without storing it again; later writes to either leave the other alone. What lies beyond the end of `from` are
  * zeroes: the caller knows its size. The count cloned, less than len only where there was no space or memory for more,
- * or -errno. flags: CORE_KILL_*. */
+ * or -errno. flags: CORE_KILL_* and CORE_KEEP_TIMES. */
 ssize_t core_file_clone(struct core_file *from, uint64_t off, struct core_file *to, uint64_t to_off, uint64_t len,
                         unsigned flags) MUST_CHECK;
 

@@ -238,7 +238,7 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 				ret = write_locked(c, n, src, len, off, &done);
 			if (ret == -EFBIG)
 				break;
-			if (!(flags & CORE_WRITE_CACHED)) {
+			if (!(flags & CORE_KEEP_TIMES)) {
 				n->attr.mtime = core_now(c);
 				n->attr.ctime = n->attr.mtime;
 			}

@@ -196,7 +196,8 @@ int core_file_fallocate(struct core_file *f, int mode, uint64_t off, uint64_t le
 		return ret;
 	if (!keep_size && off + len > n->attr.size)
 		n->attr.size = off + len;
-	n->attr.mtime = n->attr.ctime = core_now(c);
+	if (!(flags & CORE_KEEP_TIMES))
+		n->attr.mtime = n->attr.ctime = core_now(c);
 	node_touch(c, n);
 	return 0;
 }

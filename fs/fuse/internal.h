@@ -46,6 +46,7 @@ struct session {
 	struct wire wire;
 	bool mounted;
 	bool waits_for_writes; /* the kernel waits for pages under way when it is to drop them */
+	bool keeps_times;      /* the kernel does, of files: its writeback cache is on */
 	bool no_opendir;       /* the kernel understands an opendir of ENOSYS */
 
 	unsigned nthreads, nspare;

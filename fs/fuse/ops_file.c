@@ -164,16 +164,20 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		(void)fuse_reply_buf(req, buf, (size_t)n);
 }
 
+/* With its writeback cache on the kernel sets a file's times when it changes the file, and sends them by SETATTR. */
+static unsigned keep_times(fuse_req_t req)
+{
+	return op_session(req)->keeps_times ? CORE_KEEP_TIMES : 0;
+}
+
 /*
  * The kernel sets the flag that clears set-id bits where they must go: not for writers with CAP_FSETID, and for a file
  * that has such bits it does not write through its cache.
  */
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	unsigned flags = 0;
+	unsigned flags = keep_times(req);
 
-	if (fi->writepage)
-		flags |= CORE_WRITE_CACHED;
 	if (fi->flags & WIRE_KILL_SUIDGID)
 		flags |= kill_setid(req, ino);
 	int ret = core_file_write(op_file(fi), buf, size, (uint64_t)off, flags);
@@ -197,14 +201,15 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 }
 
 /* The kernel does not say for these requests whether set-id bits must go. */
-static unsigned kill_flags(fuse_req_t req, fuse_ino_t ino)
+static unsigned change_flags(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi)
 {
 	struct core_attr a;
+	unsigned flags = handle_of(fi)->sync ? 0 : keep_times(req); /* what is durable at once is so with a time */
 
 	if (core_getattr(op_core(req), ino, &a) || !(a.mode & (S_ISUID | S_ISGID)) ||
 	    caller_is_capable(req, CAP_FSETID))
-		return 0;
-	return kill_setid(req, ino);
+		return flags;
+	return flags | kill_setid(req, ino);
 }
 
 /* The kernel does not follow these by FSYNC either. */
@@ -218,7 +223,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	int ret = -EINVAL;
 
 	if (off >= 0 && len > 0)
-		ret = core_file_fallocate(op_file(fi), mode, (uint64_t)off, (uint64_t)len, kill_flags(req, ino));
+		ret = core_file_fallocate(op_file(fi), mode, (uint64_t)off, (uint64_t)len, change_flags(req, ino, fi));
 	op_reply(req, ret ? ret : sync_handle(req, ino, fi));
 }
 
@@ -234,8 +239,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct fuse_f
 	if (len > COPY_MAX)
 		len = COPY_MAX;
 	/* The kernel has cut len to the size that it knows, and has sent what it held of the ranges. */
-	ssize_t n =
-	    core_file_clone(op_file(fi), (uint64_t)off, op_file(to_fi), (uint64_t)to_off, len, kill_flags(req, to_ino));
+	ssize_t n = core_file_clone(op_file(fi), (uint64_t)off, op_file(to_fi), (uint64_t)to_off, len,
+	                            change_flags(req, to_ino, to_fi));
 	int ret = n > 0 ? sync_handle(req, to_ino, to_fi) : (int)n;
 	if (ret)
 		op_reply(req, ret);

@@ -171,6 +171,9 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 		if (to_set & map[i].fuse)
 			which |= map[i].core;
 	}
+	/* Where the kernel keeps times it sends those that a truncate changes: none if the size that it knows stays. */
+	if ((which & CORE_SET_SIZE) && op_session(req)->keeps_times)
+		which |= CORE_KEEP_TIMES;
 	/* A truncate by somebody without CAP_FSETID, or a change of owner by anybody. */
 	if ((attr->st_mode & WIRE_KILL_SUIDGID) ||
 	    ((which & (CORE_SET_UID | CORE_SET_GID)) && !(which & CORE_SET_MODE)))

@@ -77,6 +77,7 @@ void session_op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->congestion_threshold = conn->max_background * 3 / 4;
 	conn->time_gran = 1;
 	s->waits_for_writes = conn->proto_minor >= WAITS_MINOR;
+	s->keeps_times = conn->want & FUSE_CAP_WRITEBACK_CACHE;
 	s->no_opendir = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
 }
 

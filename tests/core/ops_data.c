@@ -155,7 +155,7 @@ void run_op_write(struct run *r)
 	off = random_offset(r, i);
 	if (r->crashes && off > 2u << 20)
 		off &= 0x1fffff;
-	flags |= run_chance(r, 50) ? CORE_WRITE_CACHED : 0;
+	flags |= run_chance(r, 50) ? CORE_KEEP_TIMES : 0;
 	flags |= run_chance(r, 10) ? CORE_KILL_SUIDGID : 0;
 	flags |= run_chance(r, 15) ? CORE_WRITE_APPEND : 0;
 	run_say(r, "write %llu: %zu at %llu flags %u", (unsigned long long)h->ino, len, (unsigned long long)off, flags);
@@ -167,7 +167,7 @@ void run_op_write(struct run *r)
 	if (flags & CORE_WRITE_APPEND)
 		off = i->size;
 	model_write(r->m, i, r->b, len, off);
-	if (!(flags & CORE_WRITE_CACHED))
+	if (!(flags & CORE_KEEP_TIMES))
 		i->mtime = i->ctime = r->m->now;
 	if (flags & CORE_KILL_SUIDGID)
 		model_kill_setid(i);

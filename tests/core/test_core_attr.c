@@ -126,7 +126,7 @@ static void test_setid_cleared(void **state)
 	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_KILL_SUIDGID | CORE_KILL_SGID), 0);
 	assert_disarmed(f, file, 0744);
 	(void)set(f, file, CORE_SET_MODE, (struct core_attr){.mode = S_IFREG | 06755});
-	assert_int_equal(core_file_write(h, "y", 1, 0, CORE_WRITE_CACHED), 0);
+	assert_int_equal(core_file_write(h, "y", 1, 0, CORE_KEEP_TIMES), 0);
 	assert_int_equal(attr_of(f, file).mode, S_IFREG | 06755);
 	arm(f, file, 06755);
 	(void)set(f, file, CORE_SET_SIZE | CORE_KILL_SUIDGID, (struct core_attr){.size = 5});
@@ -227,7 +227,7 @@ static void test_times_cached_write(void **state)
 	assert_int_equal(core_file_open(f->core, file, O_RDWR, &h), 0);
 	(void)set(f, file, CORE_SET_MTIME | CORE_SET_CTIME, (struct core_attr){.mtime = {10, 1}, .ctime = {11, 2}});
 	test_clock_set(&f->clock, (struct clock_time){2000000000, 0});
-	assert_int_equal(core_file_write(h, "abc", 3, 100, CORE_WRITE_CACHED), 0);
+	assert_int_equal(core_file_write(h, "abc", 3, 100, CORE_KEEP_TIMES), 0);
 	a = attr_of(f, file);
 	assert_int_equal(a.size, 103);
 	assert_time(a.mtime, 10, 1);

@@ -105,11 +105,11 @@ static void *writer_main(void *arg)
 	w->ret = buf && got ? core_file_open(w->f->core, w->ino, O_RDWR, &h) : -ENOMEM;
 	for (unsigned n = 0; n < w->mib && !w->ret; n++) {
 		fill(buf, w->number, n);
-		w->ret = core_file_write(h, buf, MIB, n * MIB, CORE_WRITE_CACHED);
+		w->ret = core_file_write(h, buf, MIB, n * MIB, CORE_KEEP_TIMES);
 		if (!w->ret && n % 5 == 4) /* all over what is there already: small pieces */
 			for (unsigned i = 0; i < 8 && !w->ret; i++)
 				w->ret = core_file_write(h, buf + i * 65536 + 100, 3000, n * MIB + i * 65536 + 100,
-				                         CORE_WRITE_CACHED);
+				                         CORE_KEEP_TIMES);
 	}
 	for (unsigned n = 0; n < w->mib && !w->ret; n++) {
 		fill(buf, w->number, n);

@@ -41,7 +41,7 @@ static void overwrite(struct run *r, struct model_inode *i, size_t len, uint64_t
 	run_use(r, i);
 	run_expect(r, core_file_open(r->fx.core, i->ino, O_WRONLY, &f), 0);
 	fill_random(&r->rng, r->a, len);
-	run_expect(r, core_file_write(f, r->a, len, off, CORE_WRITE_CACHED), 0);
+	run_expect(r, core_file_write(f, r->a, len, off, CORE_KEEP_TIMES), 0);
 	model_write(r->m, i, r->a, len, off);
 	core_file_close(f);
 }

@@ -148,6 +148,12 @@ def writeback():
         drop_caches()
 
 
+def ftruncate(path, size):
+    fd = os.open(path, os.O_WRONLY)
+    os.ftruncate(fd, size)
+    os.close(fd)
+
+
 def authority(v):
     """What the kernel still holds of a file's data does not change a time that was set after."""
     for n in range(30):
@@ -168,6 +174,16 @@ def authority(v):
     same({stamps(v.path(f"f{n}"))[1] for n in range(30)}, {2}, "after writing back")
     v.remount()
     same({stamps(v.path(f"f{n}"))[1] for n in range(30)}, {2}, "after a remount")
+    # truncate(2) to the size that there is changes no times, and ftruncate(2) both, later too
+    for call, what in ((os.truncate, ""), (ftruncate, "mc")):
+        before = stamps(v.path("f9"))[1:]
+        time.sleep(0.03)
+        call(v.path("f9"), 9 * 3001)
+        after = stamps(v.path("f9"))[1:]
+        same("".join(k for k, b, a in zip("mc", before, after) if a != b), what, "to the same size")
+        writeback()
+        same(stamps(v.path("f9"))[1:], after, "after writing back")
+    os.utime(v.path("f9"), ns=(1, 2))
     # a time that a write set is kept too, to the nanosecond
     before = {}
     for n in range(30):
