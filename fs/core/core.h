@@ -81,6 +81,7 @@ struct core_attr {
 	uint64_t ino, generation, size, blocks; /* blocks of 512 bytes */
 	uint32_t mode, nlink, uid, gid, rdev;
 	struct clock_time atime, mtime, ctime, btime;
+	bool written; /* open for writing: whoever caches its data may hold some that blocks does not count */
 };
 
 /* Who asks: the owner of what is created. */

@@ -472,6 +472,7 @@ static int list_attr(struct core *c, const struct listed *e, struct core_attr *o
 	if (!n && e->has_inode) {
 		row.attr = e->inode;
 		row.pending_bytes = 0;
+		row.writers = 0;
 		map_init(&row.map);
 		node_attr(&row, out);
 		return 0;

@@ -349,6 +349,7 @@ void node_attr(const struct node *n, struct core_attr *out)
 	    .mtime = a->mtime,
 	    .ctime = a->ctime,
 	    .btime = a->btime,
+	    .written = n->writers,
 	};
 	/* A file with data must not look like one hole: tar -S would drop it. */
 	if (!out->blocks && S_ISREG(a->mode) && a->size && n->map.dirty)

@@ -78,12 +78,14 @@ static int reply_opened(fuse_req_t req, const struct core_attr *a, struct fuse_f
 	struct session *s = op_session(req);
 	struct handle *h = NULL;
 	struct fuse_entry_param e;
+	struct core_attr now = *a;
 
 	/* It is empty: O_TRUNC would only give it other times than the kernel is told. */
 	int ret = handle_open(s, a->ino, fi->flags & ~O_TRUNC, &h);
 	if (ret)
 		return ret;
-	op_entry(a, &e);
+	now.written = core_file_is_written(h->file);
+	op_entry(&now, &e);
 	fi->fh = (uintptr_t)h;
 	fi->keep_cache = 1;
 	if (fuse_reply_create(req, &e, fi) < 0) {
@@ -127,6 +129,15 @@ void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file
 }
 #endif
 
+/* What the kernel knows of a file without blocks does not hold once it may gather data for it. */
+static void forget_blocks(struct session *s, fuse_ino_t ino)
+{
+	struct core_attr a;
+
+	if (!core_getattr(s->core, ino, &a) && a.written && !a.blocks)
+		(void)fuse_lowlevel_notify_inval_inode(s->se, ino, -1, 0);
+}
+
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct session *s = op_session(req);
@@ -144,6 +155,8 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		op_reply(req, ret);
 		return;
 	}
+	if ((fi->flags & O_ACCMODE) != O_RDONLY)
+		forget_blocks(s, ino);
 	fi->fh = (uintptr_t)h;
 	fi->keep_cache = 1;
 	if (fuse_reply_open(req, fi) < 0)

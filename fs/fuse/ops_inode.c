@@ -30,6 +30,12 @@ static struct clock_time time_of(struct timespec t)
 	return (struct clock_time){.sec = t.tv_sec, .nsec = (uint32_t)t.tv_nsec};
 }
 
+/* A file with data must not look like one hole, to tar -S for one, and the kernel does not say when it holds some. */
+static uint64_t shown_blocks(const struct core_attr *a)
+{
+	return a->blocks ? a->blocks : a->written && S_ISREG(a->mode);
+}
+
 void op_stat(const struct core_attr *a, struct stat *st)
 {
 	*st = (struct stat){
@@ -40,7 +46,7 @@ void op_stat(const struct core_attr *a, struct stat *st)
 	    .st_gid = a->gid,
 	    .st_rdev = a->rdev,
 	    .st_size = (off_t)a->size,
-	    .st_blocks = (blkcnt_t)a->blocks,
+	    .st_blocks = (blkcnt_t)shown_blocks(a),
 	    .st_blksize = 4096,
 	    .st_atim = timespec_of(a->atime),
 	    .st_mtim = timespec_of(a->mtime),
@@ -78,7 +84,7 @@ void op_reply_entry(fuse_req_t req, int ret, const struct core_attr *a)
 		core_forget(core, a->ino, 1); /* interrupted: the kernel never learned of it */
 }
 
-static void reply_attr(fuse_req_t req, int ret, const struct core_attr *a)
+static void reply_attr(fuse_req_t req, int ret, const struct core_attr *a, double timeout)
 {
 	struct stat st;
 
@@ -87,7 +93,7 @@ static void reply_attr(fuse_req_t req, int ret, const struct core_attr *a)
 		return;
 	}
 	op_stat(a, &st);
-	(void)fuse_reply_attr(req, &st, SESSION_TIMEOUT);
+	(void)fuse_reply_attr(req, &st, timeout);
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -96,7 +102,8 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	(void)fi;
 
 	int ret = core_getattr(op_core(req), ino, &a);
-	reply_attr(req, ret, &a);
+	/* The kernel forgets the blocks when a writer closes; we may not have heard of that yet. */
+	reply_attr(req, ret, &a, !ret && !a.blocks && a.written ? 0 : SESSION_TIMEOUT);
 }
 
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
@@ -126,7 +133,7 @@ void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_f
 	    .stx_mode = (uint16_t)a.mode,
 	    .stx_ino = a.ino,
 	    .stx_size = a.size,
-	    .stx_blocks = a.blocks,
+	    .stx_blocks = shown_blocks(&a),
 	    .stx_rdev_major = major(a.rdev),
 	    .stx_rdev_minor = minor(a.rdev),
 	    .stx_atime = statx_time(a.atime),
@@ -134,7 +141,7 @@ void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_f
 	    .stx_ctime = statx_time(a.ctime),
 	    .stx_btime = statx_time(a.btime),
 	};
-	(void)fuse_reply_statx(req, 0, &st, SESSION_TIMEOUT);
+	(void)fuse_reply_statx(req, 0, &st, !a.blocks && a.written ? 0 : SESSION_TIMEOUT);
 }
 #endif
 
@@ -181,7 +188,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	if ((which & CORE_KILL_SUIDGID) && fuse_req_ctx(req)->uid != 0 && caller_is_outside(req, ino))
 		which |= CORE_KILL_SGID;
 	int ret = core_setattr(op_core(req), ino, which, &in, &out);
-	reply_attr(req, ret, &out);
+	reply_attr(req, ret, &out, SESSION_TIMEOUT);
 }
 
 void op_statfs(fuse_req_t req, fuse_ino_t ino)

@@ -313,9 +313,16 @@ def usage():
     """st_blocks: never 0 for data, at once; of what is stored; less after holes were made."""
     with place() as v:
         p = v.path("f")
-        fd = os.open(p, os.O_CREAT | os.O_WRONLY, 0o644)
+        put(p, b"")
+        wait_for(lambda: blocks(p) == 0, 5, "an empty file takes blocks")  # its writer's close has been seen
         same(blocks(p), 0)
-        os.write(fd, b"1")
+        fd = os.open(p, os.O_WRONLY)
+        os.write(fd, b"1")  # which the kernel holds
+        check(os.fstat(fd).st_blocks > 0 and blocks(p) > 0, "right after a write, before anybody closes the file")
+        new = os.open(v.path("new"), os.O_CREAT | os.O_WRONLY, 0o644)
+        os.write(new, b"1")
+        check(os.fstat(new).st_blocks > 0, "right after the write of a new file")
+        os.close(new)
         out = run("stat", "-c", "%b %s", p).split()
         check(int(out[0]) > 0 and out[1] == "1", f"right after a write: {out}")
         os.write(fd, b"2" * MIB)
