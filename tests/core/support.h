@@ -58,11 +58,11 @@ void fixture_index_close(struct fixture_index *x);
 
 /* Allocated bytes under STORE/sub ("" for all of it but the reserve), and calls for each regular file. */
 uint64_t fixture_disk_usage(const struct fixture *f, const char *sub);
-/* The number of segment files. */
+/* The number of segment files that chunks were appended to. */
 unsigned fixture_segments(const struct fixture *f);
 /* Whether any file under STORE/sub contains the bytes. */
 bool fixture_contains(const struct fixture *f, const char *sub, const void *needle, size_t len);
-/* Paths of the segment files: the caller frees each and the list. */
+/* Paths of these: the caller frees each and the list. */
 char **fixture_segment_paths(const struct fixture *f, size_t *n);
 
 /* cmocka's setup and teardown: *state is a fixture with an open volume. */
