@@ -84,11 +84,14 @@ static int find_keys(struct io *io, const struct secret *pass, struct needles *n
 	return ret ? ret : sim_raw_walk(io, add_segment, &f);
 }
 
-/* Forks; pass is masked here, and plain in the child only. */
+/* Forks; pass is masked here, and plain in the child only. The child has a copy of the disk, because a thread of ours
+ * may hold the lock of this one when it is made. */
 static void ask_child(struct io *io, const uint8_t masked_pass[KEYS_LEN], struct needles *n)
 {
+	struct io *copy = sim_clone(io);
 	int fds[2], status;
 
+	assert_non_null(copy);
 	assert_int_equal(pipe(fds), 0);
 	pid_t pid = fork();
 	assert_true(pid >= 0);
@@ -96,13 +99,14 @@ static void ask_child(struct io *io, const uint8_t masked_pass[KEYS_LEN], struct
 		uint8_t pass[KEYS_LEN];
 
 		mask(pass, masked_pass);
-		if (find_keys(io, &(struct secret){SECRET_PASSPHRASE, pass, KEYS_LEN}, n))
+		if (find_keys(copy, &(struct secret){SECRET_PASSPHRASE, pass, KEYS_LEN}, n))
 			_exit(1);
 		_exit(write(fds[1], n, sizeof(*n)) != (ssize_t)sizeof(*n));
 	}
 	(void)close(fds[1]);
 	assert_int_equal(read(fds[0], n, sizeof(*n)), sizeof(*n));
 	(void)close(fds[0]);
+	io_free(copy);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
 	memcpy(n->masked[PASS], masked_pass, KEYS_LEN);
