@@ -186,28 +186,40 @@ void dir_undo_add(struct core *c, uint64_t parent, const char *name, size_t len)
 		(void)core_stop(c, ret, NULL, "undoing a change of names");
 }
 
-/* What a new inode has of its directory. */
-static int inherit(struct core *c, struct node *dir, uint32_t umask, struct index_inode *a)
+int dir_new_inode(struct core *c, struct node *dir, const struct core_cred *cred, struct index_inode *a)
 {
 	bool acls = false;
 	int ret;
 
+	a->ino = atomic_fetch_add(&c->next_ino, 1);
+	a->generation = 1; /* numbers are never reused */
+	a->btime = a->atime = a->mtime = a->ctime = core_now(c);
+	a->parent = dir->ino;
+	a->uid = cred->uid;
+	a->gid = cred->gid;
 	SCOPED_LOCK(&dir->lock);
 	if (dir->attr.mode & S_ISGID) {
 		a->gid = dir->attr.gid;
 		a->mode |= S_ISDIR(a->mode) ? S_ISGID : 0;
 	}
-	ret = S_ISLNK(a->mode) ? 0 : acl_inherit(c, &dir->attr, a->ino, umask, &a->mode, &acls);
+	ret = S_ISLNK(a->mode) ? 0 : acl_inherit(c, &dir->attr, a->ino, cred->umask, &a->mode, &acls);
 	a->flags = acls ? INDEX_INODE_XATTRS : 0;
 	return ret ? ret : prefer_inherit(c, &dir->attr, a);
+}
+
+void dir_undo_inode(struct core *c, const struct index_inode *a)
+{
+	int ret = a->flags || S_ISLNK(a->mode) ? index_inode_delete(c->index, a->ino) : 0;
+
+	if (ret)
+		(void)core_stop(c, ret, NULL, "undoing the creation of an inode");
 }
 
 /* name: NULL for a file without one. */
 static int create(struct core *c, const struct core_cred *cred, uint64_t parent, const char *name, uint32_t mode,
                   uint32_t rdev, const char *target, struct core_attr *out)
 {
-	struct index_inode a = {
-	    .nlink = S_ISDIR(mode) ? 2 : name != NULL, .uid = cred->uid, .gid = cred->gid, .rdev = rdev};
+	struct index_inode a = {.mode = mode, .nlink = S_ISDIR(mode) ? 2 : name != NULL, .rdev = rdev};
 	struct node *dir, *n = NULL;
 	struct index_dirent d;
 	size_t len = 0;
@@ -226,12 +238,7 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 		ret = ret ? ret : -EEXIST;
 		goto out;
 	}
-	a.ino = atomic_fetch_add(&c->next_ino, 1);
-	a.generation = 1; /* numbers are never reused */
-	a.mode = mode;
-	a.btime = a.atime = a.mtime = a.ctime = core_now(c);
-	a.parent = parent;
-	ret = inherit(c, dir, cred->umask, &a);
+	ret = dir_new_inode(c, dir, cred, &a);
 	if (!ret && target) {
 		a.size = strlen(target);
 		ret = index_symlink_put(c->index, a.ino, target, a.size);
@@ -245,8 +252,7 @@ static int create(struct core *c, const struct core_cred *cred, uint64_t parent,
 			SCOPED_LOCK(&n->lock);
 			n->gone = true;
 		}
-		if ((a.flags || target) && index_inode_delete(c->index, a.ino))
-			(void)core_stop(c, ret, NULL, "undoing the creation of an inode");
+		dir_undo_inode(c, &a);
 		goto out;
 	}
 	{

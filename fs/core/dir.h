@@ -16,6 +16,14 @@ int dir_get(struct core *c, uint64_t ino, struct node **out) MUST_CHECK;
 /* Says that a directory gained (or lost) entries and subdirectories. */
 void dir_changed(struct core *c, struct node *dir, int entries, int subdirs);
 
+/* Fills in a new inode of dir, of which mode, nlink and rdev are given: number, times, owner, and what it has of its
+ * directory. ACLs and the like enter the index. */
+int dir_new_inode(struct core *c, struct node *dir, const struct core_cred *cred, struct index_inode *a) MUST_CHECK;
+
+/* Takes back what the index has of a new inode, also when dir_new_inode has failed: if that fails too, the volume
+ * stops. */
+void dir_undo_inode(struct core *c, const struct index_inode *a);
+
 /* Adds an entry with a new cookie. -EEXIST. */
 int dir_add(struct core *c, uint64_t parent, const char *name, size_t len, uint64_t ino, uint32_t mode) MUST_CHECK;
 

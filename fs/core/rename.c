@@ -96,20 +96,14 @@ static int rename_exchange(struct core *c, const struct rename *r)
 
 static int whiteout_new(struct core *c, const struct rename *r, struct node **out)
 {
-	struct index_inode a = {.ino = atomic_fetch_add(&c->next_ino, 1),
-	                        .generation = 1,
-	                        .mode = S_IFCHR,
-	                        .nlink = 1,
-	                        .uid = r->whiteout->uid,
-	                        .gid = r->whiteout->gid,
-	                        .parent = r->from_dir->ino};
-	{
-		SCOPED_LOCK(&r->from_dir->lock);
-		if (r->from_dir->attr.mode & S_ISGID)
-			a.gid = r->from_dir->attr.gid;
-	}
-	a.btime = a.atime = a.mtime = a.ctime = core_now(c);
-	return node_create(c, &a, out);
+	struct index_inode a = {.mode = S_IFCHR, .nlink = 1};
+	int ret = dir_new_inode(c, r->from_dir, r->whiteout, &a);
+
+	if (!ret)
+		ret = node_create(c, &a, out);
+	if (ret)
+		dir_undo_inode(c, &a);
+	return ret;
 }
 
 /* The old name goes, or comes to mean a whiteout. */
@@ -160,6 +154,8 @@ static int rename_move(struct core *c, const struct rename *r)
 			if (!ret)
 				node_touch(c, whiteout);
 		}
+		if (ret)
+			dir_undo_inode(c, &whiteout->attr);
 		node_put(c, whiteout);
 	}
 	if (ret)

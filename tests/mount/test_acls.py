@@ -6,7 +6,7 @@ import stat
 import struct
 
 from apfsmount import check, get, need, put, run
-from calls import PLAIN, User, each, fails, same
+from calls import PLAIN, RENAME_WHITEOUT, User, each, fails, renameat2, same
 
 ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
@@ -193,6 +193,9 @@ def inherited(v):
     same(os.listxattr(os.path.join(d, "l"), follow_symlinks=False), [])
     ANN.does(put, os.path.join(d, "f"), b"by ann")
     ANN.fails(errno.EACCES, put, os.path.join(d, "g"), b"by ann")
+    renameat2(os.path.join(d, "p"), os.path.join(d, "q"), RENAME_WHITEOUT)
+    v.remount()
+    same((mode(os.path.join(d, "p")), os.getxattr(os.path.join(d, "p"), ACCESS)), (0, extended(0, 7, 5, 0, 0)))
     os.setxattr(d, DEFAULT, minimal(0o750))
     ben.does(put, os.path.join(d, "m"))
     same((mode(os.path.join(d, "m")), os.listxattr(os.path.join(d, "m"))), (0o640, []))
