@@ -224,9 +224,14 @@ static void test_step_held(void **state)
 	rig_release(f, &r);
 }
 
-/* A copy of a chunk that more extents map than one cut moves. gone: by the second one all that the first had moved has
- * been deleted, and the new chunk with it. */
-static void step_again(struct fixture *f, bool gone)
+/* What becomes of a copy of a chunk that more extents map than one cut moves, after the first one. */
+enum meanwhile {
+	AGAIN, /* the second */
+	GONE,  /* the same, when all that the first had moved has been deleted, and the new chunk with it */
+	POWER  /* a power cut */
+};
+
+static void step_again(struct fixture *f, enum meanwhile meanwhile)
 {
 	uint64_t rng = rng_seed(6);
 	struct file x = file_make(f, "x", &rng, MIB / 16), y = file_make(f, "y", &rng, 0);
@@ -256,22 +261,28 @@ static void step_again(struct fixture *f, bool gone)
 	copy->crowded = copy->part[0].chunk;
 	assert_int_equal(cut_wait_copy(f->core, copy), 0);
 	assert_int_equal(copy->moved, x.len);
-	if (gone) {
+	if (meanwhile == GONE) {
 		assert_int_equal(core_unlink(f->core, CORE_ROOT, "x"), 0);
 		core_forget(f->core, x.ino, 1);
 		sync_all(f);
 	}
-	assert_true(copy_again(copy, &ret));
-	assert_int_equal(cut_wait_copy(f->core, copy), 0);
-	assert_int_equal(copy->ret, 0);
-	assert_int_equal(copy->moved, gone ? 0 : x.len);
-	assert_false(copy_again(copy, &ret));
+	if (meanwhile != POWER) {
+		assert_true(copy_again(copy, &ret));
+		assert_int_equal(cut_wait_copy(f->core, copy), 0);
+		assert_int_equal(copy->ret, 0);
+		assert_int_equal(copy->moved, meanwhile == GONE ? 0 : x.len);
+		assert_false(copy_again(copy, &ret));
+	}
 	copy_free(copy);
 	free(y.data);
+	if (meanwhile == POWER)
+		fixture_crash(f);
 	y = (struct file){.ino = y.ino, .data = x.data, .len = x.len};
 	for (unsigned i = 0; i < 2; i++, fixture_crash(f)) {
 		index_ok(f);
 		file_check(f, &y);
+		if (meanwhile != GONE)
+			file_check(f, &x);
 	}
 	free(x.data);
 	free(buffer);
@@ -279,12 +290,17 @@ static void step_again(struct fixture *f, bool gone)
 
 static void test_step_again(void **state)
 {
-	step_again(*state, false);
+	step_again(*state, AGAIN);
 }
 
 static void test_step_again_gone(void **state)
 {
-	step_again(*state, true);
+	step_again(*state, GONE);
+}
+
+static void test_step_again_power(void **state)
+{
+	step_again(*state, POWER);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -294,7 +310,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    TEST(test_step),           TEST(test_step_dropped), TEST(test_step_crash),      TEST(test_step_read),
 	    TEST(test_step_overwrite), TEST(test_step_fsync),   TEST(test_step_truncate),   TEST(test_step_unlink),
-	    TEST(test_step_held),      TEST(test_step_again),   TEST(test_step_again_gone),
+	    TEST(test_step_held),      TEST(test_step_again),   TEST(test_step_again_gone), TEST(test_step_again_power),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

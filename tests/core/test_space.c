@@ -1,5 +1,7 @@
 /* Full disks: what is accepted fits, what was deleted gives its space back, and nothing that is there is harmed. On a
  * simulated STORE whose size the tests choose and change: to make it smaller is what other users of a disk do. */
+#include "base/lock.h"
+#include "fs/core/volume.h"
 #include "tests/core/space_rig.h"
 
 #include <errno.h>
@@ -266,6 +268,71 @@ static void deleting_clones(bool room)
 	srig_release(&r);
 }
 
+/* A dirty piece of a file that was sealed in one chunk with another's. */
+static struct piece *piece_at(struct node *n, uint64_t off, enum piece_kind kind)
+{
+	struct piece *p = map_find(&n->map, off);
+
+	assert_non_null(p);
+	assert_int_equal(p->off, off);
+	assert_int_equal(p->kind, kind);
+	assert_true(p->dirty);
+	return p;
+}
+
+/* A cut for want of room stores what a clone shares, and leaves the chunk alone that the clone's own data and another
+ * file's were sealed in: installed for the one it could be deleted while the other refers to it. */
+static void test_lean_cut_leaves_joint_chunks(void **state)
+{
+	const uint64_t place = (uint64_t)BLOCKS * BLOCK;
+	struct core_file *from, *to;
+	struct seal_item item[2];
+	struct node *n[2];
+	struct err e = {0};
+	struct srig r;
+
+	(void)state;
+	srig_init(&r, 0, 64 * MIB);
+	assert_int_equal(srig_write(&r, 0, 0, 4), 0);
+	assert_int_equal(srig_sync(&r), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(srig_write(&r, 1 + i, 0, 1), 0);
+		n[i] = node_peek(r.core, srig_lookup(&r, srig_name(1 + i)));
+		assert_non_null(n[i]);
+		SCOPED_LOCK(&n[i]->lock);
+		seal_take(r.core, n[i], piece_at(n[i], 0, PIECE_BUFFER), &item[i]);
+	}
+	assert_int_equal(seal_submit(r.core, item, 2, POLICY_PACKED, true, false, NULL), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		SCOPED_LOCK(&n[i]->lock);
+		seal_drain(r.core, n[i]);
+	}
+	uint64_t chunk = piece_at(n[0], 0, PIECE_EXTENT)->chunk;
+	assert_int_equal(piece_at(n[1], 0, PIECE_EXTENT)->chunk, chunk);
+	assert_int_equal(core_file_open(r.core, srig_lookup(&r, srig_name(0)), O_RDONLY, &from), 0);
+	assert_int_equal(core_file_open(r.core, n[0]->ino, O_RDWR, &to), 0);
+	assert_int_equal(core_file_clone(from, BLOCK, to, place, BLOCK, 0), BLOCK);
+	core_file_close(from);
+	core_file_close(to);
+	(void)piece_at(n[0], place, PIECE_EXTENT);
+
+	assert_int_equal(cut_round(r.core, CUT_LEAN, NULL, 0, &e), 0);
+	assert_true(chunk_is_joint(r.core, chunk));
+	struct piece *p = map_find(&n[0]->map, place);
+	assert_true(!p || p->off > place || !p->dirty);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(piece_at(n[i], 0, PIECE_EXTENT)->chunk, chunk);
+		node_put(r.core, n[i]);
+	}
+	assert_int_equal(srig_sync(&r), 0);
+	assert_false(chunk_is_joint(r.core, chunk));
+	core_abandon(r.core);
+	sim_crash(r.io, 0);
+	assert_int_equal(srig_open(&r, false), 0);
+	srig_verify(&r, true);
+	srig_release(&r);
+}
+
 static void test_deleting_clones_does_not_wait(void **state)
 {
 	(void)state;
@@ -492,6 +559,7 @@ int main(void)
 	    cmocka_unit_test(test_quarantine),
 	    cmocka_unit_test(test_deleting_does_not_wait),
 	    cmocka_unit_test(test_deleting_clones_does_not_wait),
+	    cmocka_unit_test(test_lean_cut_leaves_joint_chunks),
 	    cmocka_unit_test(test_every_capacity),
 	    cmocka_unit_test(test_cycles),
 	    cmocka_unit_test(test_fragments),
