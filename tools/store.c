@@ -1,4 +1,5 @@
 #include "tools/store.h"
+#include "fs/core/core.h"
 #include "pipeline/superblock.h"
 
 #include <errno.h>
@@ -11,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NOTE     "lock"
+#define NOTE     CORE_FILE_LOCK
 #define NOTE_MAX 256
 
 /* A crash leaves its note, and who only reads leaves none: a process of this machine that is gone is not the one. */
@@ -109,7 +110,7 @@ static int claim_write(struct store *s)
 	const unsigned flags = IO_WRITE | IO_CREATE | IO_LOCK;
 	int ret = io_open(s->io, NOTE, flags, &s->note);
 
-	if (err_is_no_space(ret) && !io_unlink(s->io, "reserve"))
+	if (err_is_no_space(ret) && !io_unlink(s->io, CORE_FILE_RESERVE))
 		ret = io_open(s->io, NOTE, flags, &s->note);
 	return ret;
 }

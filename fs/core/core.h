@@ -24,6 +24,10 @@
 #define CORE_ROOT     ((uint64_t)1)
 #define CORE_SIZE_MAX ((uint64_t)INT64_MAX) /* bytes of a file */
 
+/* Files of STORE that others than fs/core have to do with. */
+#define CORE_FILE_LOCK    "lock"    /* locked by whoever mounts it */
+#define CORE_FILE_RESERVE "reserve" /* space for a full disk */
+
 struct core; /* a mounted volume */
 
 struct core_options {

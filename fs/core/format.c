@@ -33,8 +33,8 @@ struct format_scan {
 static bool ours(const char *name)
 {
 	static const char *const names[] = {"superblock",       "superblock.bak", "index.db",   "index.db-wal",
-	                                    "index.db-journal", "segments",       "quarantine", "reserve",
-	                                    "README",           "lock",           "lost+found"};
+	                                    "index.db-journal", "segments",       "quarantine", CORE_FILE_RESERVE,
+	                                    "README",           CORE_FILE_LOCK,   "lost+found"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (!strcmp(name, names[i]))
@@ -63,7 +63,7 @@ static int make_dir(struct io *io, const char *name)
 static int make_lock(struct io *io)
 {
 	struct io_file *f;
-	int ret = io_open(io, "lock", IO_WRITE | IO_CREATE, &f);
+	int ret = io_open(io, CORE_FILE_LOCK, IO_WRITE | IO_CREATE, &f);
 
 	if (!ret)
 		io_close(f);

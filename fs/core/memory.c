@@ -104,13 +104,12 @@ void memory_next(struct core *c)
 /* Under memory_lock. */
 static int dirty_wait(struct core *c, struct node *n, size_t len)
 {
-	struct memory_waiter w = {.node = n, .len = len};
+	struct memory_waiter w = {.wake = PTHREAD_COND_INITIALIZER, .node = n, .len = len};
 	unsigned failures = c->cut_failures;
 	uint64_t begin;
 	int ret = 0;
 
 	TAILQ_INSERT_TAIL(&c->memory_queue, &w, link);
-	(void)pthread_cond_init(&w.wake, NULL);
 	memory_next(c);
 	if (w.admitted)
 		return 0;
@@ -121,7 +120,6 @@ static int dirty_wait(struct core *c, struct node *n, size_t len)
 	}
 	if (!w.admitted)
 		TAILQ_REMOVE(&c->memory_queue, &w, link);
-	(void)pthread_cond_destroy(&w.wake);
 	(void)metrics_lap(c->metrics, METRIC_MEMORY_WAIT, begin);
 	return w.admitted ? 0 : ret;
 }
@@ -143,8 +141,8 @@ int memory_wait(struct core *c, struct node *n, size_t len)
 
 void memory_release(struct core *c, struct node *n, size_t len)
 {
+	space_unclaim(c, len);
 	SCOPED_LOCK(&c->memory_lock);
-	c->space.claimed -= len;
 	c->memory_admitted -= len;
 	n->held -= len;
 	memory_next(c);

@@ -9,11 +9,6 @@
 #define PART_EXTENTS 256u
 #define BLOCKS_STEPS 64u /* pieces that a new hole asks about at once: the cut that stores it knows exactly */
 
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
 /* --- data and holes ----------------------------------------------------------------------------------------------- */
 
 /* Part of a file: of what the extents do not hold nothing is stored. They are in ascending order, and the first and the

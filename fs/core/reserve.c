@@ -2,13 +2,14 @@
 
 #include "base/lock.h"
 #include "base/log.h"
+#include "fs/core/core.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
-#define NAME      "reserve"
+#define NAME      CORE_FILE_RESERVE
 #define SHARE     32u /* of the disk */
 #define BYTES_MIN ((uint64_t)1 << 20)
 #define BYTES_MAX ((uint64_t)16 << 20)

@@ -30,11 +30,6 @@
 #define DEAD_SHARE      8u  /* of dead bytes that compaction may not find */
 #define STATFS_SHARE    64u /* of the room: records, tables and the index's rows, for large writes */
 
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
 /* On a small disk everything is smaller: what is set aside, and what holds space until all of it is free. */
 void space_init(struct core *c)
 {

@@ -40,6 +40,11 @@ enum {
 	NODE_CLONED = 8      /* may map bytes of chunks whose records name another file */
 };
 
+static inline uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* Why every cut must include an inode's data. */
 enum {
 	DUE_ALL = 1,   /* renamed over a file: all of it */

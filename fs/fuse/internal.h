@@ -127,6 +127,8 @@ struct core_file *op_file(const struct fuse_file_info *fi);
 void op_close_all(struct session *s);
 struct core_cred op_cred(fuse_req_t req);
 void op_stat(const struct core_attr *a, struct stat *st);
+/* The kernel does not say when it holds data: a file without blocks that is open for writing may have some. */
+bool op_blocks_unsure(const struct core_attr *a);
 void op_entry(const struct core_attr *a, struct fuse_entry_param *e);
 /* Answers with an inode that a reference was taken to, or with -errno. */
 void op_reply_entry(fuse_req_t req, int ret, const struct core_attr *a);

@@ -134,7 +134,7 @@ static void forget_blocks(struct session *s, fuse_ino_t ino)
 {
 	struct core_attr a;
 
-	if (!core_getattr(s->core, ino, &a) && a.written && !a.blocks)
+	if (!core_getattr(s->core, ino, &a) && op_blocks_unsure(&a))
 		(void)fuse_lowlevel_notify_inval_inode(s->se, ino, -1, 0);
 }
 

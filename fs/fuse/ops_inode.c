@@ -30,10 +30,21 @@ static struct clock_time time_of(struct timespec t)
 	return (struct clock_time){.sec = t.tv_sec, .nsec = (uint32_t)t.tv_nsec};
 }
 
-/* A file with data must not look like one hole, to tar -S for one, and the kernel does not say when it holds some. */
+bool op_blocks_unsure(const struct core_attr *a)
+{
+	return a->written && !a->blocks;
+}
+
+/* A file with data must not look like one hole, to tar -S for one. */
 static uint64_t shown_blocks(const struct core_attr *a)
 {
-	return a->blocks ? a->blocks : a->written && S_ISREG(a->mode);
+	return op_blocks_unsure(a) ? 1 : a->blocks;
+}
+
+/* The kernel forgets the blocks when a writer closes; we may not have heard of that yet. */
+static double attr_timeout(const struct core_attr *a)
+{
+	return op_blocks_unsure(a) ? 0 : SESSION_TIMEOUT;
 }
 
 void op_stat(const struct core_attr *a, struct stat *st)
@@ -102,8 +113,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	(void)fi;
 
 	int ret = core_getattr(op_core(req), ino, &a);
-	/* The kernel forgets the blocks when a writer closes; we may not have heard of that yet. */
-	reply_attr(req, ret, &a, !ret && !a.blocks && a.written ? 0 : SESSION_TIMEOUT);
+	reply_attr(req, ret, &a, ret ? 0 : attr_timeout(&a));
 }
 
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
@@ -141,7 +151,7 @@ void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_f
 	    .stx_ctime = statx_time(a.ctime),
 	    .stx_btime = statx_time(a.btime),
 	};
-	(void)fuse_reply_statx(req, 0, &st, !a.blocks && a.written ? 0 : SESSION_TIMEOUT);
+	(void)fuse_reply_statx(req, 0, &st, attr_timeout(&a));
 }
 #endif
 
