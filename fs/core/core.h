@@ -163,7 +163,7 @@ int core_readdir(struct core *c, uint64_t ino, uint64_t off, bool with_attr, cor
 
 struct core_file; /* an open file */
 
-/* flags: O_ACCMODE, O_TRUNC, O_SYNC, O_DSYNC. The inode lives as long as it is open. */
+/* flags: O_ACCMODE, O_SYNC, O_DSYNC. The inode lives as long as it is open. */
 int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **out) MUST_CHECK;
 void core_file_close(struct core_file *f);
 

@@ -16,7 +16,7 @@ int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **o
 	f->core = c;
 	f->flags = flags;
 	f->writer = (flags & O_ACCMODE) != O_RDONLY;
-	ret = f->writer || flags & O_TRUNC ? core_may_write(c) : 0;
+	ret = f->writer ? core_may_write(c) : 0;
 	if (!ret)
 		ret = node_get(c, ino, &f->node);
 	if (ret) {
@@ -27,15 +27,8 @@ int core_file_open(struct core *c, uint64_t ino, int flags, struct core_file **o
 		struct node *n = f->node;
 
 		SCOPED_LOCK(&n->lock);
-		if (S_ISDIR(n->attr.mode) && (f->writer || flags & O_TRUNC))
+		if (S_ISDIR(n->attr.mode) && f->writer)
 			ret = -EISDIR;
-		if (!ret && flags & O_TRUNC) {
-			ret = data_truncate(c, n, 0);
-			if (!ret)
-				n->attr.mtime = n->attr.ctime = core_now(c);
-		}
-		if (!ret && flags & O_TRUNC)
-			ret = data_kill_priv(c, n, 0);
 		if (!ret && f->writer)
 			n->writers++;
 	}

@@ -22,13 +22,12 @@ struct core_file *op_file(const struct fuse_file_info *fi)
 
 /*
  * With the writeback cache the kernel reads what a partial write needs through write-only handles too, it places
- * appended data itself, and it follows a write to an O_SYNC file by FSYNC: of all flags only these are left.
+ * appended data itself, it follows a write to an O_SYNC file by FSYNC, and truncates by SETATTR: of all flags only this
+ * is left.
  */
 static int open_flags(int flags)
 {
-	int mode = (flags & O_ACCMODE) == O_RDONLY ? O_RDONLY : O_RDWR;
-
-	return mode | (flags & O_TRUNC);
+	return (flags & O_ACCMODE) == O_RDONLY ? O_RDONLY : O_RDWR;
 }
 
 /* flags: as the kernel gives them. */
@@ -80,8 +79,7 @@ static int reply_opened(fuse_req_t req, const struct core_attr *a, struct fuse_f
 	struct fuse_entry_param e;
 	struct core_attr now = *a;
 
-	/* It is empty: O_TRUNC would only give it other times than the kernel is told. */
-	int ret = handle_open(s, a->ino, fi->flags & ~O_TRUNC, &h);
+	int ret = handle_open(s, a->ino, fi->flags, &h);
 	if (ret)
 		return ret;
 	now.written = core_file_is_written(h->file);
@@ -144,13 +142,6 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct handle *h = NULL;
 
 	int ret = handle_open(s, ino, fi->flags, &h);
-	if (ret == 0 && (fi->flags & WIRE_KILL_SUIDGID)) {
-		struct core_attr none = {0}, out;
-
-		ret = core_setattr(s->core, ino, kill_setid(req, ino), &none, &out);
-		if (ret)
-			handle_close(s, h);
-	}
 	if (ret) {
 		op_reply(req, ret);
 		return;

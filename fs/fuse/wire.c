@@ -73,20 +73,6 @@ void wire_request(struct wire *w, void *buf, size_t *len)
 			relay(&set->mode, set->valid & FATTR_KILL_SUIDGID);
 		break;
 	}
-	case FUSE_OPEN: {
-		struct fuse_open_in *op = arg;
-
-		if (left >= sizeof(*op))
-			relay(&op->flags, op->open_flags & FUSE_OPEN_KILL_SUIDGID);
-		break;
-	}
-	case FUSE_CREATE: {
-		struct fuse_create_in *cr = arg;
-
-		if (left >= sizeof(*cr))
-			relay(&cr->flags, cr->open_flags & FUSE_OPEN_KILL_SUIDGID);
-		break;
-	}
 	case FUSE_WRITE: {
 		struct fuse_write_in *wr = arg;
 

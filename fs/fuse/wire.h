@@ -1,8 +1,8 @@
 /*
  * What libfuse does not say of the protocol. Debian 12's libfuse 3.14.0 leaves PARALLEL_DIROPS, HANDLE_KILLPRIV_V2 and
- * SETXATTR_EXT out of its answer to INIT (the first two mended in 3.17.1), and drops the kill-set-id flags of OPEN,
- * CREATE, WRITE, SETATTR and SETXATTR. So the session looks at each request before libfuse does, and at the answer to
- * INIT before the kernel does.
+ * SETXATTR_EXT out of its answer to INIT (the first two mended in 3.17.1), and drops the kill-set-id flags of WRITE,
+ * SETATTR and SETXATTR. So the session looks at each request before libfuse does, and at the answer to INIT before the
+ * kernel does.
  */
 #ifndef APFS_FS_FUSE_WIRE_H
 #define APFS_FS_FUSE_WIRE_H
@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-/* In the flags that libfuse hands to open, create and write, and in the mode that it hands to setattr: clear set-id
+/* In the flags that libfuse hands to write, and in the mode that it hands to setattr: clear set-id
  * bits. The kernel asks for it where the caller lacks CAP_FSETID. */
 #define WIRE_KILL_SUIDGID (1 << 30)
 /* In the flags that it hands to setxattr: an ACL was set by somebody outside of the group, clear set-gid. */

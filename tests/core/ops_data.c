@@ -26,8 +26,6 @@ void run_op_open(struct run *r)
 	if (h->file || !i)
 		return;
 	h->flags = accesses[run_below(r, 4)];
-	if (h->flags == O_RDWR && run_chance(r, 10))
-		h->flags |= O_TRUNC;
 	if (h->flags == O_RDWR && run_chance(r, 8))
 		h->flags |= run_chance(r, 50) ? O_SYNC : O_DSYNC;
 	run_say(r, "open %llu flags %#x", (unsigned long long)i->ino, (unsigned)h->flags);
@@ -36,20 +34,6 @@ void run_op_open(struct run *r)
 	run_expect(r, ret, 0);
 	h->ino = i->ino;
 	i->opens++;
-	if (h->flags & O_TRUNC) {
-		bool same = !i->size;
-
-		model_truncate(r->m, i, 0);
-		if (same) { /* POSIX leaves open whether times change */
-			struct core_attr attr;
-
-			run_expect(r, core_getattr(r->fx.core, i->ino, &attr), 0);
-			i->mtime = attr.mtime;
-			i->ctime = attr.ctime;
-		} else {
-			i->mtime = i->ctime = r->m->now;
-		}
-	}
 	run_check_inode(r, i);
 }
 

@@ -144,20 +144,6 @@ static void test_append(void **state)
 	}
 }
 
-static void test_open_truncates(void **state)
-{
-	struct fixture *f = *state;
-	uint64_t file = make(f, CORE_ROOT, "f", S_IFREG | 0644);
-	struct core_file *h;
-
-	put(f, file, "something", 9, 0);
-	test_clock_step(&f->clock);
-	h = open_file(f, file, O_WRONLY | O_TRUNC);
-	assert_int_equal(attr_of(f, file).size, 0);
-	assert_int_equal(attr_of(f, file).mtime.sec, test_clock_now(&f->clock).sec);
-	core_file_close(h);
-}
-
 static void test_seek(void **state)
 {
 	struct fixture *f = *state;
@@ -460,7 +446,6 @@ int main(void)
 	    TEST(test_sparse),
 	    TEST(test_truncate_zeroes),
 	    TEST(test_append),
-	    TEST(test_open_truncates),
 	    TEST(test_seek),
 	    TEST(test_blocks),
 	    TEST(test_unlinked_lives_on),

@@ -149,10 +149,6 @@ void op_write(struct job *j, const char *path, size_t len, uint64_t off, int fla
 		abort();
 	fill_data(&r->rng, buf, len);
 	if (f) {
-		if (flags & O_TRUNC) {
-			model_truncate(r->m, i, 0);
-			i->mtime = i->ctime = r->m->now;
-		}
 		if (write_at(j, f, i, buf, len, off) && flags & (O_SYNC | O_DSYNC) && !j->doubts)
 			run_synced_inode(r, i);
 		closed(j, f);

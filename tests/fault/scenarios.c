@@ -148,7 +148,8 @@ static void write_small(struct job *j)
 		op_write(j, "e/new", 100, 0, 0);
 	op_fsync(j, "d/s1");
 	op_write(j, "inline", 5000, 1000, 0);
-	op_write(j, "d/s5", 10, 0, O_TRUNC);
+	op_truncate(j, "d/s5", 0);
+	op_write(j, "d/s5", 10, 0, 0);
 }
 
 static void write_large(struct job *j)

@@ -6,6 +6,7 @@ import mmap
 import os
 import signal
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 from apfsmount import MIB, check, get, put
 from calls import AT_EMPTY_PATH, AT_FDCWD, PLAIN, User, each, fails, in_child, libfuse, same, syscall
@@ -255,6 +256,21 @@ def two_handles(v):
     same(get(p), bytes(4095) + b"end")
 
 
+def cut_by_many(v):
+    """O_TRUNC beside others' truncate: the kernel and the daemon end with the same size."""
+    p = v.path("f")
+    put(p)
+    cuts = [lambda: os.close(os.open(p, os.O_WRONLY | os.O_TRUNC))] + 3 * [lambda: os.truncate(p, 5000)]
+    with ThreadPoolExecutor(len(cuts)) as pool:
+        for _ in range(3000):
+            for cut in [pool.submit(cut) for cut in cuts]:
+                cut.result()
+            size = os.stat(p).st_size
+            if not PLAIN:
+                info = os.getxattr(p, "user.apfs.info").decode()
+                check(f"({size} bytes)\nstored" in info, f"the kernel knows {size} bytes, the daemon\n{info}")
+
+
 def limits(v):
     p = v.path("f")
     put(p)
@@ -337,6 +353,7 @@ if __name__ == "__main__":
         synchronous,
         direct,
         two_handles,
+        cut_by_many,
         limits,
         nameless,
         unlinked,
