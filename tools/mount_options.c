@@ -38,7 +38,7 @@ static const struct argp_option own_options[] = {
      SETTING_G_MOUNT},
     {NULL, KEY_O, "OPTION,...", 0,
      "Any long option without its dashes, and allow_other, allow_root, auto_unmount, dev, suid, nodev, nosuid, noexec, "
-     "noatime, sync and the like",
+     "noatime, sync, fsname=NAME (STORE) and the like",
      SETTING_G_MOUNT},
     {NULL, 0, NULL, 0, "A new store:", SETTING_G_STORE},
     {"init", KEY_INIT, NULL, 0, "Make STORE if it is missing or empty, then mount it", SETTING_G_STORE},
@@ -175,7 +175,8 @@ static bool is_fuse_option(const char *word)
 	static const char *const names[] = {"allow_other", "allow_root", "auto_unmount", "suid",  "nosuid", "dev",
 	                                    "nodev",       "exec",       "noexec",       "async", "sync",   "dirsync",
 	                                    "atime",       "noatime",    "rw",           NULL};
-	static const char *const prefixes[] = {"context=", "fscontext=", "defcontext=", "rootcontext=", NULL};
+	static const char *const prefixes[] = {
+	    "fsname=", "context=", "fscontext=", "defcontext=", "rootcontext=", NULL};
 
 	return is_one_of(word, names, prefixes);
 }
@@ -213,8 +214,7 @@ static bool is_ignored(const char *word)
 	                                    "nosymfollow",
 	                                    "symfollow",
 	                                    NULL};
-	static const char *const prefixes[] = {
-	    "x-", "X-", "comment=", "user=", "uhelper=", "fsname=", "subtype=", NULL};
+	static const char *const prefixes[] = {"x-", "X-", "comment=", "user=", "uhelper=", "subtype=", NULL};
 
 	return is_one_of(word, names, prefixes);
 }

@@ -245,6 +245,16 @@ def syncs():
         check({"a", "b"} <= set(os.listdir(v.mnt)) and len(get(v.path("b"))) == 50000, "synced files are missing")
 
 
+def named():
+    """df shows STORE, or the name that the mount was given."""
+    need()
+    with Volume() as v:
+        for options, name in ((), v.store), (("-o", "noatime,fsname=a name"), "a name"):
+            v.remount(*options)
+            found = run("findmnt", "-n", "-o", "SOURCE,FSTYPE", "--mountpoint", v.mnt).strip()
+            check(found.split() == [*name.split(), "fuse.apfs"], f"mounted as {found}, not {name}")
+
+
 def read_only():
     need()
     with Volume() as v:
@@ -441,6 +451,7 @@ main(
     export_index,
     signals,
     syncs,
+    named,
     read_only,
     info,
     preferences,
