@@ -195,7 +195,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	if ((attr->st_mode & WIRE_KILL_SUIDGID) ||
 	    ((which & (CORE_SET_UID | CORE_SET_GID)) && !(which & CORE_SET_MODE)))
 		which |= CORE_KILL_SUIDGID;
-	if ((which & CORE_KILL_SUIDGID) && fuse_req_ctx(req)->uid != 0 && caller_is_outside(req, ino))
+	if ((which & CORE_KILL_SUIDGID) && caller_is_outside(req, ino) && !caller_is_capable(req, CAP_FSETID))
 		which |= CORE_KILL_SGID;
 	int ret = core_setattr(op_core(req), ino, which, &in, &out);
 	reply_attr(req, ret, &out, SESSION_TIMEOUT);

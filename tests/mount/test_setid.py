@@ -118,6 +118,10 @@ def outside_the_group(v):
     p = fresh(v.path("f"), 0o6666, gid=2001)
     OWNER.does(write, p)
     same(mode(p), 0o2666, "the group that one acts with")
+    for change in CHANGES:
+        p = fresh(v.path("f"), 0o6666, gid=2100)
+        User(0, without=[CAP_FSETID]).does(change, p)
+        same(mode(p), 0o666, f"{change.__name__} by root without CAP_FSETID")
 
 
 def by_an_open_file(v):
@@ -153,6 +157,9 @@ def by_owner(v):
     p = fresh(v.path("f"), 0o6745)
     os.chown(p, 5, 5)
     same(mode(p), 0o2745, "sgid without execution, by root")
+    p = fresh(v.path("f"), 0o6745)
+    User(0, without=[CAP_FSETID]).does(os.chown, p, 5, 5)
+    same(mode(p), 0o745, "sgid without execution, by root without CAP_FSETID")
     p = fresh(v.path("f"), 0o6745, gid=2100)
     OWNER.does(os.chown, p, -1, 2001)
     same(mode(p), 0o745, "sgid without execution, of another group")
