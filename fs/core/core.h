@@ -112,7 +112,9 @@ enum {
 	CORE_SET_MTIME_NOW = 256,
 	CORE_KILL_SUIDGID = 512, /* clear suid, and sgid where the group may execute (a change of owner always does) */
 	CORE_KILL_SGID = 1024,   /* sgid in any case */
-	CORE_KEEP_TIMES = 2048   /* the caller keeps them, and names those that change, now or later: the others stay */
+	CORE_KEEP_TIMES = 2048,  /* the caller keeps them, and names those that change, now or later: the others stay */
+	/* of a write that was cached: the capability of then is gone, the file's of now is newer */
+	CORE_KEEP_CAPABILITY = 4096
 };
 /* Sets what `which` names from *in; *out is the result. */
 int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core_attr *in,
@@ -174,7 +176,7 @@ enum {
 	CORE_WRITE_APPEND = 4 /* at the end of the file, whatever off says */
 };
 /* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. flags: CORE_WRITE_*,
- * CORE_KILL_* and CORE_KEEP_TIMES. */
+ * CORE_KILL_*, CORE_KEEP_*. */
 int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags) MUST_CHECK;
 
 /* Makes [to_off, to_off + len) of one file show what another (or the same one, elsewhere: else -EINVAL) holds at off,

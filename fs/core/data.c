@@ -190,7 +190,7 @@ int data_kill_priv(struct core *c, struct node *n, unsigned kill)
 	int ret;
 
 	clear_setid(n, kill);
-	if (!(n->attr.flags & NODE_CAPABILITY))
+	if (kill & CORE_KEEP_CAPABILITY || !(n->attr.flags & NODE_CAPABILITY))
 		return 0;
 	ret = index_xattr_remove(c->index, n->ino, "security.capability");
 	if (ret && ret != -ENODATA)

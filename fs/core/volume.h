@@ -483,7 +483,8 @@ ssize_t data_read(struct core_file *f, void *buf, size_t len, uint64_t off, bool
 int data_set_hole(struct core *c, struct node *n, uint64_t off, uint64_t len) MUST_CHECK;
 /* Cuts or extends the file to `size`. Under n->lock. */
 int data_truncate(struct core *c, struct node *n, uint64_t size) MUST_CHECK;
-/* After a write: clears the set-id bits that `kill` (CORE_KILL_*) says, and file capabilities always. Under n->lock. */
+/* After a write: clears the set-id bits that `kill` (CORE_KILL_*) says, and file capabilities unless it has
+ * CORE_KEEP_CAPABILITY. Under n->lock. */
 int data_kill_priv(struct core *c, struct node *n, unsigned kill) MUST_CHECK;
 /* Makes the map known from `from`, which no piece holds, up to the next piece or as many extents as one question to
  * the index yields. Under n->lock. */

@@ -176,11 +176,12 @@ static unsigned keep_times(fuse_req_t req)
 
 /*
  * The kernel sets the flag that clears set-id bits where they must go: not for writers with CAP_FSETID, and for a file
- * that has such bits it does not write through its cache.
+ * that has such bits it does not write through its cache. A capability it removes itself when a program writes: what
+ * its cache sends later comes after one that was set since.
  */
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	unsigned flags = keep_times(req);
+	unsigned flags = keep_times(req) | (fi->writepage ? CORE_KEEP_CAPABILITY : 0);
 
 	if (fi->flags & WIRE_KILL_SUIDGID)
 		flags |= kill_setid(req, ino);

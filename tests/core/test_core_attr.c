@@ -101,6 +101,15 @@ static void arm(struct fixture *f, uint64_t ino, uint32_t mode)
 	assert_int_equal(core_setxattr(f->core, ino, "security.capability", "caps", 4, 0), 0);
 }
 
+static void assert_armed(struct fixture *f, uint64_t ino, uint32_t mode)
+{
+	size_t len = 0;
+
+	assert_int_equal(attr_of(f, ino).mode, S_IFREG | mode);
+	assert_int_equal(core_getxattr(f->core, ino, "security.capability", NULL, &len), 0);
+	assert_int_equal(len, 4);
+}
+
 static void assert_disarmed(struct fixture *f, uint64_t ino, uint32_t mode)
 {
 	size_t len = 0;
@@ -128,6 +137,11 @@ static void test_setid_cleared(void **state)
 	(void)set(f, file, CORE_SET_MODE, (struct core_attr){.mode = S_IFREG | 06755});
 	assert_int_equal(core_file_write(h, "y", 1, 0, CORE_KEEP_TIMES), 0);
 	assert_int_equal(attr_of(f, file).mode, S_IFREG | 06755);
+	arm(f, file, 06755); /* after a write that comes late: it takes set-id bits only if it says so */
+	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_KEEP_CAPABILITY), 0);
+	assert_armed(f, file, 06755);
+	assert_int_equal(core_file_write(h, "x", 1, 0, CORE_KEEP_CAPABILITY | CORE_KILL_SUIDGID), 0);
+	assert_armed(f, file, 0755);
 	arm(f, file, 06755);
 	(void)set(f, file, CORE_SET_SIZE | CORE_KILL_SUIDGID, (struct core_attr){.size = 5});
 	assert_disarmed(f, file, 0755);

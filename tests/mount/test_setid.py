@@ -238,6 +238,15 @@ def capabilities(v):
     }.items():
         change()
         kept(p, True, what)
+    p = give()
+    with open(p, "r+b", buffering=0) as f:
+        f.write(b"still in the kernel's cache")
+        kept(p, False, "a write")
+        os.setxattr(p, CAPABILITY, CAP_VALUE)
+        os.fsync(f)
+        kept(p, True, "write-back of what was written before")
+    v.remount()
+    kept(p, True, "that, after a remount")
     for change in CHANGES:
         for who in (User(0), OWNER):
             p = give()
