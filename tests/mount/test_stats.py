@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import apfsmount
 from apfsmount import MIB, PASSPHRASE, Volume, check, need, run, tool
@@ -35,11 +36,10 @@ def amount(metric):
 
 
 class Seen:
-    """The largest amount of each metric, over several mounts; gauges are looked at while the load runs."""
+    """The largest amount of each metric, over several mounts."""
 
     def __init__(self):
         self.most = {}
-        self.stop = threading.Event()
 
     def look(self, v):
         for name, metric in stats(v).items():
@@ -57,17 +57,24 @@ class Seen:
             if not any(self.most[name] == 0 for name in names) or time.monotonic() > end:
                 return
 
-    def watch(self, v):
-        """Looks at it again and again, in a thread, until `stop` is set."""
+    def beside(self, v, names, seconds, *loads):
+        """The same while they run, each again and again: what shows for a moment is seen, and there is no pause."""
+        over = threading.Event()
 
-        def again():
-            while not self.stop.is_set():
-                self.look(v)
+        def again(load):
+            while True:
+                load()
+                if over.is_set():
+                    return
 
-        thread = threading.Thread(target=again)
-        self.stop.clear()
-        thread.start()
-        return thread
+        with ThreadPoolExecutor(len(loads)) as pool:
+            running = [pool.submit(again, load) for load in loads]
+            try:
+                self.until(v, names, seconds, lambda: time.sleep(0.05))
+            finally:
+                over.set()
+            for load in running:
+                load.result()
 
 
 def write(path, data, sync=False):
@@ -101,22 +108,16 @@ PASSING = ("apfs_dirty_bytes", "apfs_queue_bytes", "apfs_queue_jobs", "apfs_work
 
 
 def load_small_memory(seen):
-    """Little memory: writers wait, frames are evicted, queue and workers are seen at work; then compaction, and damage."""
+    """Little memory: writers wait, frames are evicted, queue and workers are seen at work; compaction, and damage."""
     rng = random.Random(4)
     block = apfsmount.text(rng, MIB)
     with Volume("--memory", "32M", "--threads", "8") as v:
-        thread = seen.watch(v)
-        try:
-            end = time.monotonic() + 60
-            while True: # a busy machine may look between the moments at which there is something to see
-                for i in range(2):
-                    write(v.path(f"mixed{i}"), b"".join((block, rng.randbytes(MIB))) * 20, sync=True)
-                if all(seen.most.get(name) for name in PASSING) or time.monotonic() > end:
-                    break
-        finally:
-            seen.stop.set()
-            thread.join()
-        write(v.path("small"), b"a few bytes that somebody waits for", sync=True)
+        # Made before: while Python is busy, nobody looks.
+        mixed = b"".join((block, rng.randbytes(MIB))) * 20
+        seen.beside(v, PASSING, 60, *(partial(write, v.path(f"mixed{i}"), mixed, sync=True) for i in range(2)))
+        # Those that the commit interval takes first are not inline.
+        seen.until(v, ["apfs_chunks_inline_total"], 30,
+                   lambda: write(v.path("small"), b"a few bytes that somebody waits for", sync=True))
 
         def scatter():
             with open(v.path("random"), "wb") as f:
@@ -172,10 +173,10 @@ def load_alert(seen):
     stored, and none is overwritten: once it is over, there is nothing left to compress, nor to compact."""
     data = apfsmount.text(random.Random(6), MIB)
     names = itertools.count()
-    with Volume("--compress", "brotli:11", "--workers", "16") as v, ThreadPoolExecutor() as pool:
-        seen.until(v, ["apfs_alerts_total", "apfs_cpu_saturation_ratio", "apfs_io_saturation_ratio",
-                       "apfs_memory_saturation_ratio"], 60,
-                   lambda: list(pool.map(lambda _: write(v.path(f"f{next(names)}"), data, sync=True), range(3))))
+    with Volume("--compress", "brotli:11", "--workers", "16") as v:
+        seen.beside(v, ["apfs_alerts_total", "apfs_cpu_saturation_ratio", "apfs_io_saturation_ratio",
+                        "apfs_memory_saturation_ratio"], 60,
+                    *[lambda: write(v.path(f"f{next(names)}"), data, sync=True)] * 3)
         check("processors are busy" in v.log_tail(), f"no alert in the log: {v.log_tail()}")
 
 
@@ -194,12 +195,15 @@ def spinners(count):
 
 def load_feedback(seen):
     """Others use the processors, and the level is moved; memory is short, and chunks are, where the level is fixed."""
-    data = apfsmount.text(random.Random(8), 2 * MIB) * 32
-    with spinners(4 * os.cpu_count()), Volume("--memory", "32M") as v:
-        seen.until(v, ["apfs_feedback_level_steps"], 60, lambda: write(v.path("f"), data))
-    with Volume("--memory", "32M", "--compress", "brotli:9") as v, ThreadPoolExecutor() as pool:
-        seen.until(v, ["apfs_feedback_chunk_halvings"], 60, # one file alone does not get that much
-                   lambda: list(pool.map(lambda i: write_past(v.path(f"f{i}"), data), range(3))))
+    data = apfsmount.text(random.Random(8), 2 * MIB) * 4
+    # Brotli takes longer for the data than whoever brings it, so that samples agree.
+    with spinners(2 * os.cpu_count()), Volume("--memory", "32M", "--compress", "brotli") as v:
+        seen.beside(v, ["apfs_feedback_level_steps"], 60, lambda: write(v.path("f"), data))
+        check(seen.most["apfs_feedback_level_steps"], f"the level was not moved: {run(tool('apfs'), 'info', v.mnt)}")
+    with Volume("--memory", "32M", "--compress", "brotli:9") as v: # one file alone does not get that much
+        seen.beside(v, ["apfs_feedback_chunk_halvings"], 60,
+                    *(partial(write_past, v.path(f"f{i}"), data) for i in range(3)))
+        check(seen.most["apfs_feedback_chunk_halvings"], f"chunks were not halved: {run(tool('apfs'), 'info', v.mnt)}")
 
 
 def registry():
