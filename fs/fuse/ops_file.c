@@ -65,10 +65,21 @@ void op_close_all(struct session *s)
 		handle_close(s, LIST_FIRST(&s->handles));
 }
 
-/* What a caller that must lose set-id bits loses. */
+/* What a caller that must lose set-id bits loses, where there are any. */
 static unsigned kill_setid(fuse_req_t req, fuse_ino_t ino)
 {
+	struct core_attr a;
+
+	if (core_getattr(op_core(req), ino, &a) || !(a.mode & (S_ISUID | S_ISGID)))
+		return 0;
 	return CORE_KILL_SUIDGID | (caller_is_outside(req, ino) ? CORE_KILL_SGID : 0);
+}
+
+/* After a change of a file's data with these flags: the kernel goes on with the mode that it knows, unless told. */
+static void forget_mode(fuse_req_t req, fuse_ino_t ino, unsigned flags)
+{
+	if (flags & CORE_KILL_SUIDGID)
+		(void)fuse_lowlevel_notify_inval_inode(op_session(req)->se, ino, -1, 0);
 }
 
 /* Answers with a new file, opened; 0, or why it could not be. */
@@ -186,6 +197,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	if (fi->flags & WIRE_KILL_SUIDGID)
 		flags |= kill_setid(req, ino);
 	int ret = core_file_write(op_file(fi), buf, size, (uint64_t)off, flags);
+	forget_mode(req, ino, flags);
 	if (ret)
 		op_reply(req, ret);
 	else
@@ -208,13 +220,10 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 /* The kernel does not say for these requests whether set-id bits must go. */
 static unsigned change_flags(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi)
 {
-	struct core_attr a;
 	unsigned flags = handle_of(fi)->sync ? 0 : keep_times(req); /* what is durable at once is so with a time */
+	unsigned kill = kill_setid(req, ino);
 
-	if (core_getattr(op_core(req), ino, &a) || !(a.mode & (S_ISUID | S_ISGID)) ||
-	    caller_is_capable(req, CAP_FSETID))
-		return flags;
-	return flags | kill_setid(req, ino);
+	return flags | (kill && !caller_is_capable(req, CAP_FSETID) ? kill : 0);
 }
 
 /* The kernel does not follow these by FSYNC either. */
@@ -225,10 +234,12 @@ static int sync_handle(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_in
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
+	unsigned change = change_flags(req, ino, fi);
 	int ret = -EINVAL;
 
 	if (off >= 0 && len > 0)
-		ret = core_file_fallocate(op_file(fi), mode, (uint64_t)off, (uint64_t)len, change_flags(req, ino, fi));
+		ret = core_file_fallocate(op_file(fi), mode, (uint64_t)off, (uint64_t)len, change);
+	forget_mode(req, ino, change);
 	op_reply(req, ret ? ret : sync_handle(req, ino, fi));
 }
 
@@ -244,8 +255,9 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t off, struct fuse_f
 	if (len > COPY_MAX)
 		len = COPY_MAX;
 	/* The kernel has cut len to the size that it knows, and has sent what it held of the ranges. */
-	ssize_t n = core_file_clone(op_file(fi), (uint64_t)off, op_file(to_fi), (uint64_t)to_off, len,
-	                            change_flags(req, to_ino, to_fi));
+	unsigned change = change_flags(req, to_ino, to_fi);
+	ssize_t n = core_file_clone(op_file(fi), (uint64_t)off, op_file(to_fi), (uint64_t)to_off, len, change);
+	forget_mode(req, to_ino, change);
 	int ret = n > 0 ? sync_handle(req, to_ino, to_fi) : (int)n;
 	if (ret)
 		op_reply(req, ret);
