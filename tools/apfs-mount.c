@@ -10,6 +10,7 @@
 #include "tools/metrics_http.h"
 #include "tools/mount_options.h"
 #include "tools/process.h"
+#include "tools/remount.h"
 #include "tools/store.h"
 
 #include <errno.h>
@@ -440,7 +441,9 @@ int main(int argc, char **argv)
 
 	process_harden();
 	mount_options_parse(&options, argc, argv);
-	enum exit_status status = options.fake ? EXIT_OK : run(&options);
+	enum exit_status status = EXIT_OK;
+	if (!options.fake)
+		status = options.remount ? remount(&options) : run(&options);
 	mount_options_release(&options);
 	return (int)status;
 }

@@ -214,7 +214,8 @@ static bool is_ignored(const char *word)
 	                                    "nosymfollow",
 	                                    "symfollow",
 	                                    NULL};
-	static const char *const prefixes[] = {"x-", "X-", "comment=", "user=", "uhelper=", "subtype=", NULL};
+	static const char *const prefixes[] = {
+	    "x-", "X-", "comment=", "user=", "uhelper=", "subtype=", "user_id=", "group_id=", "max_read=", NULL};
 
 	return is_one_of(word, names, prefixes);
 }
@@ -256,7 +257,7 @@ static void set_word(struct mount_options *o, const char *word)
 			o->noatime = true;
 		add_fuse(o, word);
 	} else if (strcmp(word, "remount") == 0) {
-		usage(o, "remounting is not possible: unmount, then mount with other options");
+		o->remount = true;
 	} else if (!is_ignored(word)) {
 		usage(o, "unknown option '%s'", word);
 	}

@@ -15,7 +15,8 @@ struct mount_options {
 	const char *program;
 	const char *store, *mountpoint;
 	bool foreground, init, read_only, noatime, debug;
-	bool fake; /* mount -f: check the arguments, mount nothing */
+	bool fake;    /* mount -f: check the arguments, mount nothing */
+	bool remount; /* change the mount that is there */
 	struct secret_source secret;
 	const char *config; /* NULL: the files where configurations are */
 	struct settings settings;

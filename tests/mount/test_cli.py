@@ -397,7 +397,14 @@ mount -t overlay -o "ro,lowerdir=$ROOT/sbin:/usr/sbin" none /usr/sbin || exit 77
 mount -t fuse.apfs -o "passfile=$ROOT/pass,noatime" "$ROOT/store" "$ROOT/mnt"
 echo by mount > "$ROOT/mnt/f"
 findmnt -n -o FSTYPE,SOURCE,OPTIONS "$ROOT/mnt"
+mount -o remount,ro,nosuid "$ROOT/mnt"
+findmnt -n -o OPTIONS "$ROOT/mnt" | grep '^ro,nosuid,.*noatime'
+! touch "$ROOT/mnt/g" || exit 1
+mount -o remount,rw,suid "$ROOT/mnt"
+touch "$ROOT/mnt/g"
+findmnt -n -o OPTIONS "$ROOT/mnt" | grep -v nosuid | grep '^rw,noatime'
 umount "$ROOT/mnt"
+! mount -t fuse.apfs -o remount,ro "$ROOT/store" "$ROOT/mnt" || exit 1
 echo "$ROOT/store $ROOT/mnt fuse.apfs noauto,nofail,x-systemd.automount,memory=64M,passfile=$ROOT/pass 0 0" > "$ROOT/fstab"
 mount -T "$ROOT/fstab" "$ROOT/mnt"
 cat "$ROOT/mnt/f"
