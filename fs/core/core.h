@@ -95,7 +95,8 @@ struct core_cred {
 };
 
 /* lookup, create, mknod, mkdir, symlink, link and readdir with attributes each add one reference that the caller
- * (the kernel) gives back with core_forget; an unlinked inode lives until its last reference and last open end. */
+ * (the kernel) gives back with core_forget; an unlinked inode lives until its last reference and last open end. The
+ * name "." finds any inode by its number, but one without a name, which is -ENOENT. */
 int core_lookup(struct core *c, uint64_t parent, const char *name, struct core_attr *out) MUST_CHECK;
 void core_forget(struct core *c, uint64_t ino, uint64_t count);
 int core_getattr(struct core *c, uint64_t ino, struct core_attr *out) MUST_CHECK;

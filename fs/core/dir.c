@@ -93,8 +93,14 @@ int core_lookup(struct core *c, uint64_t parent, const char *name, struct core_a
 		ret = dir_parent(c, parent, &up);
 		return ret ? ret : -ENAMETOOLONG;
 	}
-	if (!strcmp(name, ".")) /* NFS asks for these; this one of files too */
-		return entry_get(c, parent, out);
+	if (!strcmp(name, ".")) { /* NFS asks for these; this one of files too */
+		ret = entry_get(c, parent, out);
+		if (ret || out->nlink)
+			return ret;
+		/* The kernel asks where it does not have the inode any more: it is about to forget this one. */
+		core_forget(c, parent, 1);
+		return -ENOENT;
+	}
 	if (!strcmp(name, "..")) {
 		uint64_t up;
 

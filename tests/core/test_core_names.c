@@ -368,6 +368,23 @@ static void test_removed_directory(void **state)
 	assert_int_equal(core_getattr(f->core, dir, &a), -ENOENT);
 }
 
+/* By number, any inode; without a name only who has it already, and the lookup leaves no reference behind. */
+static void test_by_number(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t ino = make(f, CORE_ROOT, "f", S_IFREG | 0644);
+	struct core_attr a;
+
+	assert_int_equal(core_lookup(f->core, ino, ".", &a), 0);
+	assert_int_equal(a.ino, ino);
+	core_forget(f->core, ino, 1);
+	assert_int_equal(core_unlink(f->core, CORE_ROOT, "f"), 0);
+	assert_int_equal(core_lookup(f->core, ino, ".", &a), -ENOENT);
+	assert_int_equal(attr_of(f, ino).nlink, 0);
+	core_forget(f->core, ino, 1);
+	assert_int_equal(core_getattr(f->core, ino, &a), -ENOENT);
+}
+
 static void test_special_files(void **state)
 {
 	struct fixture *f = *state;
@@ -432,6 +449,7 @@ int main(void)
 	    TEST(test_listing_while_changing),
 	    TEST(test_listing_with_attributes),
 	    TEST(test_removed_directory),
+	    TEST(test_by_number),
 	    TEST(test_special_files),
 	    TEST(test_within_a_cut),
 	};
