@@ -1,15 +1,18 @@
 """Open files: flags of open and of single writes, writers beside each other, files without a name."""
 
+import ctypes
 import errno
 import fcntl
 import mmap
 import os
 import signal
 import stat
+import struct
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from apfsmount import MIB, check, get, put
-from calls import AT_EMPTY_PATH, AT_FDCWD, PLAIN, User, each, fails, in_child, libfuse, same, syscall
+from calls import AT_EMPTY_PATH, AT_FDCWD, LIBC, PLAIN, User, each, fails, in_child, libfuse, same, syscall
 
 RWF_NOWAIT, RWF_APPEND, RWF_NOAPPEND = 8, 16, 32
 ANN = User(1001)
@@ -229,6 +232,46 @@ def direct(v):
     same(get(p)[8190:8194], b"ddee")
 
 
+def asynchronous(v):
+    """What is read through the cache while direct writes are under way does not stay there once they are done."""
+    p, size, each = v.path("f"), 640 << 10, 64 << 10
+    put(p, bytes(size))
+    direct, cached = os.open(p, os.O_RDWR | os.O_DIRECT), os.open(p, os.O_RDONLY)
+    context, events = ctypes.c_ulong(), ctypes.create_string_buffer(32 * (size // each))
+    io_setup, io_destroy, io_getevents, io_submit = 206, 207, 208, 209
+    over = threading.Event()
+
+    def call(number, *args):
+        check(LIBC.syscall(number, *args) >= 0, f"system call {number}")
+
+    def reads():
+        while not over.is_set():
+            for off in range(0, size, 4096):
+                os.pread(cached, 4096, off)
+
+    call(io_setup, size // each, ctypes.byref(context))
+    with mmap.mmap(-1, each) as room, ThreadPoolExecutor(2) as pool:
+        address = ctypes.addressof(ctypes.c_char.from_buffer(room))
+        readers = [pool.submit(reads) for _ in range(2)]
+        try:
+            for n in range(200):
+                room[:] = bytes([n % 255 + 1]) * each
+                held = []  # struct iocb, IOCB_CMD_PWRITE
+                for off in range(0, size, each):
+                    block = struct.pack("<QIIHhIQQqQII", 0, 0, 0, 1, 0, direct, address, each, off, 0, 0, 0)
+                    held.append(ctypes.create_string_buffer(block, 64))
+                call(io_submit, context, len(held), (ctypes.c_void_p * len(held))(*map(ctypes.addressof, held)))
+                call(io_getevents, context, len(held), len(held), events, None)
+                check(os.pread(cached, size, 0) == room[:] * (size // each), f"stale data after write {n}")
+        finally:
+            over.set()
+            for reader in readers:
+                reader.result()
+            call(io_destroy, context)
+    os.close(direct)
+    os.close(cached)
+
+
 def two_handles(v):
     """Size and content are one for all descriptors, at once."""
     p = v.path("f")
@@ -352,6 +395,7 @@ if __name__ == "__main__":
         flags_of_one_write,
         synchronous,
         direct,
+        asynchronous,
         two_handles,
         cut_by_many,
         limits,
