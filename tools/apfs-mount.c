@@ -429,6 +429,7 @@ static enum exit_status run(struct mount_options *o)
 		log_error("the store does not answer any more: giving up");
 		_exit(EXIT_SYSTEM);
 	}
+	store_ending(&m.store);
 	log_info("%s is unmounted", m.mountpoint);
 	status = finish(&m, ret ? EXIT_SYSTEM : EXIT_OK);
 	log_release();

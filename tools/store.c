@@ -10,10 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NOTE     CORE_FILE_LOCK
 #define NOTE_MAX 256
+#define ENDING   " ending" /* at its end: nothing is mounted any more, and the last commit is being made */
+
+#define STEP_MS   20u
+#define NOTICE_MS 500u   /* until a process has noticed that it is not mounted any more, and noted it */
+#define ENDING_MS 60000u /* until it has ended */
 
 /* A crash leaves its note, and who only reads leaves none: a process of this machine that is gone is not the one. */
 static bool gone(long pid, const char *host)
@@ -24,33 +30,49 @@ static bool gone(long pid, const char *host)
 	return strcmp(host, here) == 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
 }
 
-static int busy(struct store *s, struct err *e)
+/* Whoever holds the lock, as far as `lock` says it. */
+struct holder {
+	long pid; /* 0: unknown */
+	char host[65];
+	bool ending;
+};
+
+static void read_note(struct store *s, struct holder *h)
 {
 	void *note = NULL;
 	size_t len = 0;
-	long pid = 0;
-	char host[65] = "";
+	char text[NOTE_MAX + 1];
 
-	if (io_read_file(s->io, NOTE, NOTE_MAX, &note, &len) == 0) {
-		char text[NOTE_MAX + 1];
-
-		memcpy(text, note, len);
-		text[len] = 0;
-		free(note);
-		char *end = NULL;
-		pid = strtol(text, &end, 10);
-		while (*end == ' ')
-			end++;
-		size_t n = 0;
-		while (end[n] > ' ' && end[n] <= '~') /* nothing that a terminal would obey */
-			n++;
-		if (n < sizeof(host) && (!end[n] || end[n] == '\n')) {
-			memcpy(host, end, n);
-			host[n] = 0;
-		}
+	*h = (struct holder){0};
+	if (io_read_file(s->io, NOTE, NOTE_MAX, &note, &len))
+		return;
+	memcpy(text, note, len);
+	text[len] = 0;
+	free(note);
+	char *end = NULL;
+	long pid = strtol(text, &end, 10);
+	while (*end == ' ')
+		end++;
+	size_t n = 0;
+	while (end[n] > ' ' && end[n] <= '~') /* nothing that a terminal would obey */
+		n++;
+	bool ending = strcmp(end + n, ENDING "\n") == 0;
+	if (n == 0 || n >= sizeof(h->host) || (!ending && end[n] && end[n] != '\n'))
+		return;
+	memcpy(h->host, end, n);
+	if (pid > 0 && pid <= INT_MAX && !gone(pid, h->host)) {
+		h->pid = pid;
+		h->ending = ending;
 	}
-	if (pid > 0 && pid <= INT_MAX && *host && !gone(pid, host))
-		return err_set(e, -EBUSY, ERR_BUSY, "in use by process %ld on %s", pid, host);
+}
+
+static int busy(struct store *s, struct err *e)
+{
+	struct holder h;
+
+	read_note(s, &h);
+	if (h.pid)
+		return err_set(e, -EBUSY, ERR_BUSY, "in use by process %ld on %s", h.pid, h.host);
 	return err_set(e, -EBUSY, ERR_BUSY, "in use by another process");
 }
 
@@ -64,8 +86,20 @@ static int no_locks(int ret, struct err *e)
 
 int store_lock(struct store *s, struct err *e)
 {
+	const struct timespec step = {.tv_nsec = STEP_MS * 1000000L};
+	struct holder h;
 	int ret = io_lock(s->io);
 
+	/* umount(2) returns before the process of the mount has ended, and even before it knows. */
+	for (unsigned ms = 0; ret == -EBUSY && ms < ENDING_MS; ms += STEP_MS) {
+		if (ms >= NOTICE_MS) {
+			read_note(s, &h);
+			if (!h.ending)
+				break;
+		}
+		(void)nanosleep(&step, NULL);
+		ret = io_lock(s->io);
+	}
 	if (ret == -EBUSY)
 		return busy(s, e);
 	return ret ? no_locks(ret, e) : 0;
@@ -115,10 +149,18 @@ static int claim_write(struct store *s)
 	return ret;
 }
 
-int store_claim(struct store *s, bool read_only, struct err *e)
+static void write_note(struct store *s, const char *more)
 {
 	char text[NOTE_MAX], host[65] = "";
 
+	(void)gethostname(host, sizeof(host) - 1);
+	int n = snprintf(text, sizeof(text), "%d %s%s\n", (int)getpid(), *host ? host : "localhost", more);
+	if (io_truncate(s->note, 0) || io_pwrite(s->note, text, (size_t)n, 0))
+		s->noted = false; /* a courtesy */
+}
+
+int store_claim(struct store *s, bool read_only, struct err *e)
+{
 	if (read_only)
 		return claim_read(s, e);
 	int ret = claim_write(s);
@@ -134,11 +176,14 @@ int store_claim(struct store *s, bool read_only, struct err *e)
 	if (ret)
 		return no_locks(ret, e);
 	s->noted = true;
-	(void)gethostname(host, sizeof(host) - 1);
-	int n = snprintf(text, sizeof(text), "%d %s\n", (int)getpid(), *host ? host : "localhost");
-	if (io_truncate(s->note, 0) || io_pwrite(s->note, text, (size_t)n, 0))
-		s->noted = false; /* a courtesy */
+	write_note(s, "");
 	return 0;
+}
+
+void store_ending(struct store *s)
+{
+	if (s->noted)
+		write_note(s, ENDING);
 }
 
 void store_release(struct store *s)

@@ -245,6 +245,26 @@ def syncs():
         check({"a", "b"} <= set(os.listdir(v.mnt)) and len(get(v.path("b"))) == 50000, "synced files are missing")
 
 
+def at_once():
+    """umount(2) returns before the daemon has ended; what mounts the store next waits for it."""
+    need(root=True)
+    with Volume(mount=False) as v:
+        mount = (tool("apfs-mount"), "--passfile", v.passfile, v.store, v.mnt)
+        for n in range(8):
+            run(*mount)
+            left = daemons(v.store)
+            put(v.path(f"f{n}"), os.urandom(4 << 20))
+            run("umount", "-i", v.mnt)
+            if n < 7:
+                continue
+            for pid in left:
+                wait_for(gone(pid), 20, "the daemon does not end")
+        v.mount()
+        check(len(os.listdir(v.mnt)) == 8, f"{os.listdir(v.mnt)}")
+        os.mkdir(v.root + "/other")
+        fails(13, "in use", *mount[:-1], v.root + "/other")
+
+
 def named():
     """df shows STORE, or the name that the mount was given."""
     need()
@@ -458,6 +478,7 @@ main(
     export_index,
     signals,
     syncs,
+    at_once,
     named,
     read_only,
     info,
