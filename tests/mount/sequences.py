@@ -1,26 +1,18 @@
-"""Random sequences of system calls: made from a seed, run in a directory, and all that shows of it told.
+"""Random sequences of system calls, made from a seed; runner.py runs them.
 
 What a sequence does is settled before it runs, so two filesystems get the same one, and what they tell can be compared.
 """
 
-import ctypes
-import errno
-import hashlib
 import os
-import resource
-import signal
-import socket
 import stat
 import struct
-import time
 
-from calls import AT_EMPTY_PATH, AT_FDCWD, LIBC
+from calls import AT_EMPTY_PATH, AT_FDCWD
 
 SLOTS = 4  # open files and directories
 OLD = 10**18  # ns: earlier times are such as somebody has set
 NAMES = (b"a", b"b", b"c", b"d", b"e")
 USERS = ((0, 0, ()), (0, 0, ()), (0, 0, ()), (1001, 2001, (2003,)), (1002, 2002, (2003, 2001)), (1003, 2004, ()))
-ALL_CAPABILITIES = (1 << 41) - 1
 # CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SETFCAP, MKNOD, SYS_ADMIN, LINUX_IMMUTABLE
 CHOWN, FOWNER = 0, 3
 CAPABILITIES = (CHOWN, 1, 2, FOWNER, 4, 31, 27, 21, 9)
@@ -31,7 +23,6 @@ OFFSETS = (0, 0, 1, 100, 4096, 5000, 65536, 1 << 20, 1 << 33)
 EDGES = (-1, -(1 << 63))  # no more than ext4 has room for
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)
 AT_SYMLINK_NOFOLLOW, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_EACCESS = 0x100, 0x200, 0x400, 0x200
-FCHMODAT2, OPENAT2, FACCESSAT2, GETDENTS64 = 452, 437, 439, 217 if os.uname().machine == "x86_64" else 61
 
 
 class Fd(int):
@@ -58,9 +49,6 @@ class Bad:
 
     def __repr__(self):
         return "Bad()"
-
-
-# --- making one -------------------------------------------------------------------------------------------------------
 
 
 class Step:
@@ -396,242 +384,3 @@ WEIGHTS = tuple(zip(*{
     "posix_fadvise": 0.5, "readahead": 0.5, "copy_file_range": 3, "sendfile": 1, "flock": 1, "fcntl": 2, "chdir": 3,
     "getcwd": 1, "bind": 1, "execveat": 0.5, "statfs": 0.5, "inotify_add_watch": 0.5, "name_to_handle_at": 0.5,
 }.items()))  # fmt: skip
-
-
-# --- running one ------------------------------------------------------------------------------------------------------
-
-SYSCALLS = {"fchmodat2": FCHMODAT2, "openat2": OPENAT2, "faccessat2": FACCESSAT2, "getdents64": GETDENTS64}
-SHOWN = {"read", "pread", "getxattr", "lgetxattr", "fgetxattr", "readlinkat", "getcwd"}
-LISTED = {"listxattr", "llistxattr", "flistxattr"}
-NUMBERLESS = {"openat", "openat2", "getdents64"}  # a success has a number that says nothing
-LONG = {"lseek", "read", "pread", "write", "pwrite", "copy_file_range", "sendfile", "readahead", "readlinkat", "getcwd"}
-
-
-def set_capabilities(effective):
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    data = (ctypes.c_uint32 * 6)()
-    LIBC.capget(header, data)
-    for half in range(2):
-        data[3 * half] = effective >> 32 * half & data[3 * half + 1]
-    if LIBC.capset(header, data):
-        raise OSError(ctypes.get_errno(), "capset")
-
-
-class Runner:
-    """Runs steps in the directory that is / here; it has to be a process of its own."""
-
-    def __init__(self):
-        self.slots = [-1] * SLOTS
-        self.signals = 0
-        self.before = {}
-        os.chdir("/")
-        signal.signal(signal.SIGXFSZ, self.count)
-
-    def count(self, *_):
-        self.signals += 1
-
-    def become(self, step):
-        uid, gid, groups = USERS[step.who]
-        os.setgroups(groups)
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, 0)
-        if step.capabilities is not None:
-            set_capabilities(step.capabilities)
-        os.umask(step.umask)
-        if step.limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (step.limit, resource.RLIM_INFINITY))
-
-    @staticmethod
-    def be_root():
-        os.setresuid(0, 0, 0)
-        os.setresgid(0, 0, 0)
-        set_capabilities(ALL_CAPABILITIES)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-    def argument(self, arg):
-        if isinstance(arg, Fd):
-            return ctypes.c_long(self.slots[arg])
-        if isinstance(arg, Out):
-            return ctypes.create_string_buffer(int(arg)) if arg else None
-        if isinstance(arg, Bad):
-            return ctypes.c_void_p(1)
-        return ctypes.c_long(arg) if isinstance(arg, int) else arg
-
-    def call(self, step):
-        """(what it gives, errno, bytes)"""
-        args = [self.argument(a) for a in step.args]
-        if step.name == "lseek" and (fd := self.slots[step.args[0]]) >= 0 and stat.S_ISDIR(os.fstat(fd).st_mode):
-            return "where a directory's positions end is the filesystem's business"
-        if step.name == "truncate" and self.has_size(*step.args):
-            return "which times this changes is the filesystem's business"
-        if step.name.endswith("removexattr") and self.lacks_acl(step):
-            return "which times this changes is the filesystem's business"
-        self.signals = 0
-        self.become(step)
-        try:
-            special = getattr(self, f"do_{step.name}", None)
-            ctypes.set_errno(0)
-            if special:
-                ret = special(*args)
-            elif step.name in SYSCALLS:
-                extra = [ctypes.c_long(step.args[1])] if step.name == "getdents64" else []
-                ret = LIBC.syscall(ctypes.c_long(SYSCALLS[step.name]), *args, *extra)
-            else:
-                function = getattr(LIBC, step.name)
-                function.restype = ctypes.c_long if step.name in LONG or "xattr" in step.name else ctypes.c_int
-                ret = function(*args)
-            code = ctypes.get_errno()
-        finally:
-            self.be_root()
-        if step.name == "getcwd":
-            ret = 0 if ret else -1
-        elif step.name == "posix_fadvise":
-            ret, code = (-1, ret) if ret else (0, 0)
-        return self.told(step, args, ret, code)
-
-    @staticmethod
-    def has_size(path, size):
-        try:
-            st = os.stat(path) if isinstance(path, bytes) else None
-            return st is not None and stat.S_ISREG(st.st_mode) and st.st_size == size
-        except OSError:
-            return False
-
-    def lacks_acl(self, step):
-        """Removing an ACL that is not there succeeds, and after a success the kernel's FUSE sets ctime."""
-        what, name = step.args[:2]
-        if name not in (ACCESS, DEFAULT) or isinstance(what, Bad) or what is None:
-            return False
-        what = self.slots[what] if isinstance(what, Fd) else what
-        try:
-            os.getxattr(what, name, follow_symlinks=step.name != "lremovexattr")
-        except OSError as e:
-            return e.errno == errno.ENODATA
-        return False
-
-    def told(self, step, args, ret, code):
-        if step.slot is not None and ret >= 0:
-            if step.slot < 0:
-                os.close(ret)
-            else:
-                if self.slots[step.slot] >= 0:
-                    os.close(self.slots[step.slot])
-                self.slots[step.slot] = ret
-        if step.name == "close" and ret == 0:
-            self.slots[step.args[0]] = -1
-        if step.name == "getdents64" and ret > 0:
-            os.lseek(self.slots[step.args[0]], 0, os.SEEK_SET)
-        if ret < 0:
-            return errno.errorcode.get(code, code), self.signals
-        shown = b""
-        room = [a for a, b in zip(args, step.args) if isinstance(b, Out) and a is not None]
-        if room and step.name in SHOWN:
-            shown = room[0].value if step.name == "getcwd" else room[0].raw[:ret]
-            if len(shown) > 5000:
-                shown = hashlib.blake2b(shown, digest_size=8).digest()
-        elif room and step.name in LISTED:
-            shown = b" ".join(sorted(room[0].raw[:ret].split(b"\0")))
-        return 0 if step.name in NUMBERLESS else ret, self.signals, shown
-
-    @staticmethod
-    def failing(call):
-        try:
-            call()
-            return 0
-        except OSError as e:
-            ctypes.set_errno(e.errno)
-            return -1
-
-    def do_bind(self, path):
-        with socket.socket(socket.AF_UNIX) as s:
-            return self.failing(lambda: s.bind(path))
-
-    @staticmethod
-    def do_execveat(at, path, flags):
-        pid = os.fork()
-        if not pid:
-            argv = (ctypes.c_char_p * 2)(b"x", None)
-            LIBC.execveat(at, path, argv, argv, flags)
-            os._exit(ctypes.get_errno())
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        ctypes.set_errno(status if status > 0 else 0)
-        return -1
-
-    @staticmethod
-    def do_inotify_add_watch(path, mask):
-        fd = LIBC.inotify_init1(0)
-        ret = LIBC.inotify_add_watch(fd, path, mask)
-        os.close(fd)
-        return min(ret, 0)
-
-    @staticmethod
-    def do_name_to_handle_at(at, path, flags):
-        room, mount = ctypes.create_string_buffer(struct.pack("<Ii", 128, 0), 140), ctypes.c_int()
-        return LIBC.name_to_handle_at(at, path, room, ctypes.byref(mount), flags)
-
-    # what shows afterwards
-
-    def stamp(self, key, ns):
-        """A time that somebody has set counts as it is; of others, whether they have changed since the last look."""
-        if self.exactly or ns < OLD:
-            return ns
-        old = self.before.get(key)
-        self.seen[key] = ns
-        return "same" if old == ns else "now"
-
-    def inode(self, path, numbers, pauses):
-        st = os.lstat(path)
-        kind = stat.S_IFMT(st.st_mode)
-        number = numbers.setdefault(st.st_ino, len(numbers))
-        item = [oct(st.st_mode), st.st_uid, st.st_gid, st.st_nlink, number]
-        for name in ("atime", "mtime", "ctime"):
-            told = self.stamp((st.st_ino, name), getattr(st, f"st_{name}_ns"))
-            item.append(told if pauses or not isinstance(told, str) else "now")
-        if kind == stat.S_IFREG:
-            fd = os.open(path, os.O_RDONLY | os.O_NOATIME)
-            item += [st.st_size, hashlib.blake2b(os.pread(fd, 200000, 0), digest_size=6).hexdigest()]
-            os.close(fd)
-        elif kind == stat.S_IFLNK:
-            item += [st.st_size, os.readlink(path)[:100]]
-        elif kind != stat.S_IFDIR:
-            item += [st.st_size, st.st_rdev]
-        names = sorted(os.listxattr(path, follow_symlinks=False))
-        item += [(n, os.getxattr(path, n, follow_symlinks=False)) for n in names]
-        return item, kind
-
-    def look(self, pauses, exactly=False):
-        """{path: all of it}, and the open files."""
-        self.seen, self.exactly = {}, exactly
-        numbers, tree, todo = {}, {}, [b"/"]
-        tree[b"/"] = self.inode(b"/", numbers, pauses)[0]
-        while todo:
-            folder = todo.pop()
-            with os.scandir(folder) as it:
-                entries = sorted(it, key=lambda e: e.name)
-            for e in entries:
-                tree[e.path], kind = self.inode(e.path, numbers, pauses)
-                if e.inode() != os.lstat(e.path).st_ino:
-                    tree[e.path].append("another number in the listing")
-                if e.is_dir(follow_symlinks=False) != (kind == stat.S_IFDIR) or e.is_symlink() != (kind == stat.S_IFLNK):
-                    tree[e.path].append("another type in the listing")
-                if kind == stat.S_IFDIR:
-                    todo.append(e.path)
-        for n, fd in enumerate(self.slots):
-            if fd >= 0:
-                st = os.fstat(fd)
-                flags = LIBC.fcntl(fd, 3)
-                at = self.failing(lambda fd=fd: os.lseek(fd, 0, os.SEEK_CUR)) or os.lseek(fd, 0, os.SEEK_CUR)
-                is_dir = stat.S_ISDIR(st.st_mode)
-                tree[f"slot {n}".encode()] = [oct(st.st_mode), st.st_uid, st.st_gid, st.st_nlink, *([] if is_dir else [st.st_size, at]), oct(flags)]
-        self.before = self.seen
-        return tree
-
-    def run(self, steps, every):
-        """What each step gave; and, every so many steps and at the end, what shows."""
-        told = []
-        self.look(False)
-        for n, step in enumerate(steps):
-            if step.pause:
-                time.sleep(0.012)  # ticks of the kernel's coarse clock
-            told.append((self.call(step), self.look(step.pause) if n % every == 0 or n + 1 == len(steps) else None))
-        return told

@@ -15,7 +15,8 @@ import time
 
 from apfsmount import NIGHTLY, Failure, Volume, drop_caches, main, need, run, say, seed, tool
 from calls import in_child
-from sequences import OLD, Maker, Runner
+from runner import Runner
+from sequences import OLD, Maker
 
 SECONDS = int(os.environ.get("APFS_SECONDS") or (1800 if NIGHTLY else 10))
 BATCH = 12
