@@ -11,7 +11,7 @@ import stat
 import struct
 import time
 
-from calls import LIBC
+from calls import AT_FDCWD, LIBC
 from sequences import ACCESS, DEFAULT, OLD, SLOTS, USERS, Bad, Fd, Out
 
 ALL_CAPABILITIES = (1 << 41) - 1
@@ -20,6 +20,10 @@ SYSCALLS = {"fchmodat2": FCHMODAT2, "openat2": OPENAT2, "faccessat2": FACCESSAT2
 SHOWN = {"read", "pread", "getxattr", "lgetxattr", "fgetxattr", "readlinkat", "getcwd"}
 LISTED = {"listxattr", "llistxattr", "flistxattr"}
 NUMBERLESS = {"openat", "openat2", "getdents64"}  # a success has a number that says nothing
+STATX = (
+    ("mode", 2, "<H", 0x1C), ("uid", 8, "<I", 0x14), ("gid", 16, "<I", 0x18), ("nlink", 4, "<I", 0x10), ("size", 0x200, "<Q", 0x28),
+    ("ctime", 0x80, "<qI", 0x60), ("mtime", 0x40, "<qI", 0x70),
+)  # fmt: skip
 LONG = {"lseek", "read", "pread", "write", "pwrite", "copy_file_range", "sendfile", "readahead", "readlinkat", "getcwd"}
 
 
@@ -33,13 +37,23 @@ def set_capabilities(effective):
         raise OSError(ctypes.get_errno(), "capset")
 
 
+def asked_alone(path):
+    """Of what the kernel caches, each by itself: it asks anew for all if one of those that it is asked for may be old."""
+    room, found = ctypes.create_string_buffer(256), []
+    for name, mask, form, at in STATX:
+        if LIBC.statx(AT_FDCWD, path, 0x100, mask, room):  # AT_SYMLINK_NOFOLLOW
+            return None
+        found.append((name, *struct.unpack_from(form, room, at)))
+    return found
+
+
 class Runner:
     """Runs steps in the directory that is / here; it has to be a process of its own."""
 
     def __init__(self):
         self.slots = [-1] * SLOTS
         self.signals = 0
-        self.before = {}
+        self.before, self.paths = {}, []
         os.chdir("/")
         signal.signal(signal.SIGXFSZ, self.count)
 
@@ -217,6 +231,7 @@ class Runner:
 
     def look(self, pauses, exactly=False):
         """{path: all of it}, and the open files."""
+        alone = {path: asked_alone(path) for path in self.paths}
         self.seen, self.exactly = {}, exactly
         numbers, tree, todo = {}, {}, [b"/"]
         tree[b"/"] = self.inode(b"/", numbers, pauses)[0]
@@ -239,7 +254,10 @@ class Runner:
                 at = self.failing(lambda fd=fd: os.lseek(fd, 0, os.SEEK_CUR)) or os.lseek(fd, 0, os.SEEK_CUR)
                 is_dir = stat.S_ISDIR(st.st_mode)
                 tree[f"slot {n}".encode()] = [oct(st.st_mode), st.st_uid, st.st_gid, st.st_nlink, *([] if is_dir else [st.st_size, at]), oct(flags)]
-        self.before = self.seen
+        for path in alone.keys() & tree.keys():
+            if alone[path] and alone[path] != asked_alone(path):
+                tree[path].append(f"the kernel knew {alone[path]}, not {asked_alone(path)}")
+        self.before, self.paths = self.seen, [path for path in tree if path.startswith(b"/")]
         return tree
 
     def run(self, steps, every):
