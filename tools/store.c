@@ -155,7 +155,8 @@ static void write_note(struct store *s, const char *more)
 
 	(void)gethostname(host, sizeof(host) - 1);
 	int n = snprintf(text, sizeof(text), "%d %s%s\n", (int)getpid(), *host ? host : "localhost", more);
-	if (io_truncate(s->note, 0) || io_pwrite(s->note, text, (size_t)n, 0))
+	/* Over the one before: a full disk has no room for another. */
+	if (io_pwrite(s->note, text, (size_t)n, 0) || io_truncate(s->note, (uint64_t)n))
 		s->noted = false; /* a courtesy */
 }
 

@@ -12,8 +12,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-/* In the flags that libfuse hands to write, and in the mode that it hands to setattr: clear set-id
- * bits. The kernel asks for it where the caller lacks CAP_FSETID. */
+/* In the flags that libfuse hands to write, and in the mode that it hands to setattr: clear set-id bits. The kernel
+ * asks for it where the caller lacks CAP_FSETID. */
 #define WIRE_KILL_SUIDGID (1 << 30)
 /* In the flags that it hands to setxattr: an ACL was set by somebody outside of the group, clear set-gid. */
 #define WIRE_KILL_SGID (1 << 30)

@@ -99,6 +99,7 @@ def notes():
     yield b"\x00" + b"36 35 98:0 / /mnt rw,relatime shared:1 - fuse.apfs /store rw,user_id=0\n"
     yield b"\x00" + b"36 35 98:0 / /mn\\164 rw - " + b"t" * 80 + b" x\n"
     yield b"\x00" + b"36 35 x / /mnt - y"
+    yield b"\x01" + b"1234 host ending\n"
 
 
 def acl():
