@@ -164,6 +164,13 @@ def syscall(name, *args):
     return ret
 
 
+def statx(path, mask):
+    """struct statx of a path, of whose last symlink for one: what the mask names is right."""
+    room = ctypes.create_string_buffer(256)
+    syscall("statx", AT_FDCWD, path, 0x100, mask, room)  # AT_SYMLINK_NOFOLLOW
+    return room.raw
+
+
 def renameat2(old, new, flags=0):
     syscall("renameat2", AT_FDCWD, old, AT_FDCWD, new, flags)
 

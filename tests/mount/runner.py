@@ -11,7 +11,7 @@ import stat
 import struct
 import time
 
-from calls import AT_FDCWD, LIBC
+from calls import LIBC, statx
 from sequences import ACCESS, DEFAULT, OLD, SLOTS, USERS, Bad, Fd, Out
 
 ALL_CAPABILITIES = (1 << 41) - 1
@@ -37,14 +37,13 @@ def set_capabilities(effective):
         raise OSError(ctypes.get_errno(), "capset")
 
 
-def asked_alone(path):
-    """Of what the kernel caches, each by itself: it asks anew for all if one of those that it is asked for may be old."""
-    room, found = ctypes.create_string_buffer(256), []
-    for name, mask, form, at in STATX:
-        if LIBC.statx(AT_FDCWD, path, 0x100, mask, room):  # AT_SYMLINK_NOFOLLOW
-            return None
-        found.append((name, *struct.unpack_from(form, room, at)))
-    return found
+def known(path, alone):
+    """Of what the kernel caches, each asked for alone, or all at once: then it asks anew if one of them may be old."""
+    try:
+        whole = None if alone else statx(path, sum(mask for _, mask, _, _ in STATX))
+        return [(name, *struct.unpack_from(form, whole or statx(path, mask), at)) for name, mask, form, at in STATX]
+    except OSError:
+        return None
 
 
 class Runner:
@@ -231,7 +230,7 @@ class Runner:
 
     def look(self, pauses, exactly=False):
         """{path: all of it}, and the open files."""
-        alone = {path: asked_alone(path) for path in self.paths}
+        alone = {path: known(path, True) for path in self.paths}
         self.seen, self.exactly = {}, exactly
         numbers, tree, todo = {}, {}, [b"/"]
         tree[b"/"] = self.inode(b"/", numbers, pauses)[0]
@@ -255,8 +254,8 @@ class Runner:
                 is_dir = stat.S_ISDIR(st.st_mode)
                 tree[f"slot {n}".encode()] = [oct(st.st_mode), st.st_uid, st.st_gid, st.st_nlink, *([] if is_dir else [st.st_size, at]), oct(flags)]
         for path in alone.keys() & tree.keys():
-            if alone[path] and alone[path] != asked_alone(path):
-                tree[path].append(f"the kernel knew {alone[path]}, not {asked_alone(path)}")
+            if alone[path] and alone[path] != known(path, False):
+                tree[path].append(f"the kernel knew {alone[path]}, not {known(path, False)}")
         self.before, self.paths = self.seen, [path for path in tree if path.startswith(b"/")]
         return tree
 

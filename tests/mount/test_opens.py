@@ -238,7 +238,7 @@ def asynchronous(v):
     put(p, bytes(size))
     direct, cached = os.open(p, os.O_RDWR | os.O_DIRECT), os.open(p, os.O_RDONLY)
     context, events = ctypes.c_ulong(), ctypes.create_string_buffer(32 * (size // each))
-    io_setup, io_destroy, io_getevents, io_submit = 206, 207, 208, 209
+    io_setup, io_destroy, io_submit, io_getevents = (206, 207, 209, 208) if os.uname().machine == "x86_64" else (0, 1, 2, 4)
     over = threading.Event()
 
     def call(number, *args):

@@ -1,6 +1,5 @@
 """Set-id bits and file capabilities: what takes them away, from whom, and what leaves them."""
 
-import ctypes
 import errno
 import mmap
 import os
@@ -8,7 +7,7 @@ import stat
 import struct
 
 from apfsmount import check, put
-from calls import AT_FDCWD, CAP_FSETID, User, each, fails, same, syscall
+from calls import CAP_FSETID, User, each, fails, same, statx
 
 CAPABILITY = "security.capability"
 CAP_VALUE = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service+ep
@@ -20,9 +19,7 @@ WEAK = User(0, groups=[2001], without=[CAP_FSETID])
 
 def mode(path):
     """Asks for nothing else: the kernel may then answer with what it knows, and it starts programs by that."""
-    room = ctypes.create_string_buffer(256)
-    syscall("statx", AT_FDCWD, path, 0x100, 2, room)  # AT_SYMLINK_NOFOLLOW, STATX_MODE
-    return stat.S_IMODE(struct.unpack_from("<H", room.raw, 0x1C)[0])
+    return stat.S_IMODE(struct.unpack_from("<H", statx(path, 2), 0x1C)[0])  # STATX_MODE
 
 
 def fresh(path, bits, uid=1001, gid=2001):

@@ -7,7 +7,7 @@ import struct
 import time
 
 from apfsmount import MIB, Volume, check, drop_caches, get, need, put, run
-from calls import AT_FDCWD, PLAIN, User, each, fails, libfuse, same, syscall
+from calls import AT_FDCWD, PLAIN, User, each, fails, libfuse, same, statx, syscall
 
 ACL = bytes.fromhex("02000000 0100 0600 ffffffff 0400 0400 ffffffff 2000 0400 ffffffff")
 NOW, OMIT = (1 << 30) - 1, (1 << 30) - 2
@@ -303,13 +303,12 @@ def birth(v):
     """statx says when a file was made only where libfuse knows of it, from 3.18 on; before, the field is not claimed."""
     p = v.path("f")
     put(p)
-    room = ctypes.create_string_buffer(256)
-    syscall("statx", AT_FDCWD, p, 0, 0xFFF, room)
-    mask = struct.unpack_from("<I", room.raw)[0]
+    found = statx(p, 0xFFF)
+    mask = struct.unpack_from("<I", found)[0]
     check(mask & 0x7FF == 0x7FF, f"the basic fields: {mask:#x}")
     if PLAIN or libfuse(v) >= 318:
         check(mask & 0x800, "no btime")
-        seconds, nanoseconds = struct.unpack_from("<qI", room.raw, 0x50)
+        seconds, nanoseconds = struct.unpack_from("<qI", found, 0x50)
         check(abs(seconds + nanoseconds / 1e9 - time.time()) < 60, "the time it was made")
     else:
         same(mask & 0x800, 0)
