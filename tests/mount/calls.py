@@ -165,7 +165,7 @@ def syscall(name, *args):
 
 
 def statx(path, mask):
-    """struct statx of a path, of whose last symlink for one: what the mask names is right."""
+    """The struct statx of a path, of a symlink itself: what the mask names is right in it."""
     room = ctypes.create_string_buffer(256)
     syscall("statx", AT_FDCWD, path, 0x100, mask, room)  # AT_SYMLINK_NOFOLLOW
     return room.raw
