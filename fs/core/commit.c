@@ -53,8 +53,10 @@ static int write_rows(struct core *c, bool *due)
 /* Under ns: rows, then COMMIT, unless inodes turn out to be due (and need not be by now). */
 static int cut_commit(struct core *c, bool last_round, bool *due, struct err *e)
 {
-	int ret = write_rows(c, due);
+	int ret;
 
+	atomic_store(&c->ns_dirty, true); /* what was entered counts as clean from here on, and is not durable yet */
+	ret = write_rows(c, due);
 	if (!ret && (!*due || last_round)) {
 		*due = false;
 		ret = ids_reserve(c);

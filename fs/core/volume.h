@@ -155,7 +155,7 @@ struct core {
 	struct frame_cache *cache;
 
 	pthread_mutex_t ns;
-	atomic_bool ns_dirty;   /* the open transaction holds changes of names */
+	atomic_bool ns_dirty;   /* the open transaction holds changes of names, or what a failed commit left in it */
 	atomic_uint clone_rows; /* extents of clones that no cut has taken yet */
 	uint64_t *reaping;      /* ns: inodes of which the extents are being deleted */
 	size_t nreaping;

@@ -488,6 +488,37 @@ static void test_quarantine(void **state)
 	srig_release(&r);
 }
 
+/* Where there is room for the data, but not for the commit, whoever asks again is not told that it has been made. */
+static void test_commit_without_room(void **state)
+{
+	struct srig r;
+	int ret = 0;
+
+	(void)state;
+	srig_init(&r, 0, 16 * MIB);
+	assert_int_equal(srig_write(&r, 0, 0, BLOCKS), 0);
+	assert_int_equal(srig_sync(&r), 0);
+	assert_int_equal(sim_raw_remove(r.io, "reserve"), 0);
+	sim_quota(r.io, sim_used(r.io));
+	/* Small ones go to the index, and its log cannot grow. */
+	for (unsigned i = 0; i < 5000 && !ret; i++) {
+		unsigned block = (unsigned)rng_below(&r.rng, BLOCKS);
+
+		assert_int_equal(srig_write(&r, 0, block, block + 1), 0);
+		ret = srig_sync_file(&r, 0);
+	}
+	assert_true(srig_full(ret));
+	for (unsigned i = 0; i < 3; i++)
+		assert_true(srig_full(srig_sync_file(&r, 0)));
+	assert_true(srig_full(srig_sync(&r)));
+	core_abandon(r.core);
+	sim_crash(r.io, 0);
+	sim_quota(r.io, 0);
+	assert_int_equal(srig_open(&r, false), 0);
+	srig_verify(&r, true);
+	srig_release(&r);
+}
+
 static unsigned extents_left(struct srig *r)
 {
 	char *text = NULL;
@@ -555,6 +586,7 @@ int main(void)
 	    cmocka_unit_test(test_df),
 	    cmocka_unit_test(test_compressible),
 	    cmocka_unit_test(test_others),
+	    cmocka_unit_test(test_commit_without_room),
 
 	    cmocka_unit_test(test_quarantine),
 	    cmocka_unit_test(test_deleting_does_not_wait),
