@@ -12,6 +12,7 @@
 #define READ_RETRIES   8                           /* reads that met an extent which moved meanwhile */
 #define STREAM_STEPS   4096u /* pieces looked at for one chunk: a random writer has many and fills none */
 #define PREFETCH_JOB   ((uint32_t)256 << 10)
+#define PIECE_SHARE    2048u /* bytes of memory for each piece that all maps together may cache of the index */
 
 /* --- the map ------------------------------------------------------------------------------------------------------ */
 
@@ -22,14 +23,24 @@ static int load_hole(struct node *n, uint64_t from, uint64_t to)
 	return to > from ? map_set(&n->map, &hole, NULL) : 0;
 }
 
+void data_forget(struct node *n)
+{
+	if (n->map.count - n->map.dirty > LOAD_EXTENTS)
+		map_drop_clean(&n->map);
+}
+
 int data_load(struct core *c, struct node *n, uint64_t from)
 {
 	struct index_extent x[LOAD_EXTENTS];
-	struct piece *next = map_find(&n->map, from);
-	uint64_t end = next ? next->off : CORE_SIZE_MAX; /* one answer may be a hole of 2^60 bytes */
+	struct piece *next;
+	uint64_t end;
 	size_t count = 0;
 	int ret = 0;
 
+	if (atomic_load_explicit(&c->pieces, memory_order_relaxed) > c->opt.memory / PIECE_SHARE)
+		data_forget(n);
+	next = map_find(&n->map, from);
+	end = next ? next->off : CORE_SIZE_MAX; /* one answer may be a hole of 2^60 bytes */
 	if (!n->in_index && !n->in_cut)
 		return load_hole(n, from, end);
 	ret = index_extent_list(c->index, n->ino, from, end, x, LOAD_EXTENTS, &count);

@@ -485,7 +485,7 @@ static int list_attr(struct core *c, const struct listed *e, struct core_attr *o
 		row.attr = e->inode;
 		row.pending_bytes = 0;
 		row.writers = 0;
-		map_init(&row.map);
+		map_init(&row.map, NULL);
 		node_attr(&row, out);
 		return 0;
 	}

@@ -47,18 +47,20 @@ void core_file_close(struct core_file *f)
 {
 	struct core *c = f->core;
 	struct node *n = f->node;
-	bool last;
+	bool last, nameless;
 
+	{
+		SCOPED_LOCK(&c->table_lock);
+		last = --n->opens == 0;
+	}
 	{
 		SCOPED_LOCK(&n->lock);
 		n->writers -= f->writer;
-		last = n->attr.nlink == 0;
+		nameless = n->attr.nlink == 0;
+		if (last)
+			data_forget(n);
 	}
-	{
-		SCOPED_LOCK(&c->table_lock);
-		n->opens--;
-	}
-	if (last)
+	if (nameless)
 		node_reap_logged(c, n);
 	node_put(c, n);
 	free(f);

@@ -18,12 +18,13 @@ static uint64_t piece_end(const struct piece *p)
 	return p->off + p->len;
 }
 
-void map_init(struct map *m)
+void map_init(struct map *m, atomic_size_t *all)
 {
 	RB_INIT(&m->tree);
 	TAILQ_INIT(&m->dirty_list);
 	m->count = 0;
 	m->dirty = 0;
+	m->all = all;
 }
 
 static void piece_clean(struct map *m, struct piece *p)
@@ -39,6 +40,8 @@ static void piece_remove(struct map *m, struct piece *p)
 {
 	RB_REMOVE(map_tree, &m->tree, p);
 	m->count--;
+	if (m->all)
+		atomic_fetch_sub_explicit(m->all, 1, memory_order_relaxed);
 	piece_clean(m, p);
 	if (p->buffer)
 		buffer_unref(p->buffer);
@@ -49,6 +52,8 @@ static void piece_insert(struct map *m, struct piece *p)
 {
 	RB_INSERT(map_tree, &m->tree, p);
 	m->count++;
+	if (m->all)
+		atomic_fetch_add_explicit(m->all, 1, memory_order_relaxed);
 	if (!p->dirty)
 		return;
 	m->dirty++;

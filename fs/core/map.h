@@ -14,6 +14,7 @@
 #include "base/err.h"
 
 #include <bsd/sys/tree.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -44,9 +45,10 @@ struct map {
 	struct piece_list dirty_list; /* in no order */
 	size_t count;                 /* of pieces */
 	size_t dirty;                 /* of dirty pieces */
+	atomic_size_t *all;           /* counts the pieces of many maps, or NULL */
 };
 
-void map_init(struct map *m);
+void map_init(struct map *m, atomic_size_t *all);
 void map_release(struct map *m);
 
 /* The piece that holds off, else the first one after it, else NULL; and the successor of a piece. */

@@ -78,7 +78,7 @@ static uint32_t lookup_count(struct core *c, uint64_t ino)
 	return p ? p->count[ino % LOOKUP_PAGE] : 0;
 }
 
-static struct node *node_alloc(uint64_t ino)
+static struct node *node_alloc(struct core *c, uint64_t ino)
 {
 	struct node *n = calloc(1, sizeof(*n));
 
@@ -87,7 +87,7 @@ static struct node *node_alloc(uint64_t ino)
 	n->ino = ino;
 	n->refs = 1;
 	(void)pthread_mutex_init(&n->lock, NULL);
-	map_init(&n->map);
+	map_init(&n->map, &c->pieces);
 	return n;
 }
 
@@ -163,7 +163,7 @@ int node_get(struct core *c, uint64_t ino, struct node **out)
 		SCOPED_LOCK(&c->table_lock);
 		n = node_find(c, ino);
 		if (!n) {
-			n = node_alloc(ino);
+			n = node_alloc(c, ino);
 			ret = n ? node_add(c, n) : -ENOMEM;
 			if (ret) {
 				if (n)
@@ -183,7 +183,7 @@ int node_get(struct core *c, uint64_t ino, struct node **out)
 
 int node_create(struct core *c, const struct index_inode *attr, struct node **out)
 {
-	struct node *n = node_alloc(attr->ino);
+	struct node *n = node_alloc(c, attr->ino);
 	int ret;
 
 	if (!n)
@@ -291,7 +291,7 @@ int node_reap(struct core *c, struct node *n)
 	n->gone = true;
 	n->attr_dirty = false;
 	map_release(&n->map);
-	map_init(&n->map);
+	map_init(&n->map, &c->pieces);
 	node_clean(c, n);
 	SCOPED_LOCK(&c->table_lock);
 	n->refs--; /* the reference that nlink 0 held: node_orphan */

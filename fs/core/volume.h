@@ -164,6 +164,7 @@ struct core {
 	struct node *table;
 	struct node_list lru, dirty;
 	size_t idle_nodes, dirty_nodes;
+	atomic_size_t pieces; /* of all maps */
 	struct lookup_page *lookups;
 
 	/* Numbers given out, and the ceilings that the index promises never to have been reached (see ids.c). */
@@ -486,8 +487,10 @@ int data_truncate(struct core *c, struct node *n, uint64_t size) MUST_CHECK;
 /* After a write: clears the set-id bits that `kill` (CORE_KILL_*) says, and file capabilities unless it has
  * CORE_KEEP_CAPABILITY. Under n->lock. */
 int data_kill_priv(struct core *c, struct node *n, unsigned kill) MUST_CHECK;
+/* Where the map caches much of the index, forgets that. Under n->lock. */
+void data_forget(struct node *n);
 /* Makes the map known from `from`, which no piece holds, up to the next piece or as many extents as one question to
- * the index yields. Under n->lock. */
+ * the index yields. May forget other clean pieces. Under n->lock. */
 int data_load(struct core *c, struct node *n, uint64_t from) MUST_CHECK;
 /* The piece that holds off, which is below the file's size; loads it if need be. Under n->lock. */
 int data_piece(struct core *c, struct node *n, uint64_t off, struct piece **out) MUST_CHECK;

@@ -151,11 +151,12 @@ static void test_unsaved(void **state)
 	struct fixture *f = *state;
 	uint64_t rng = rng_seed(3), before;
 	struct file x = roomy(f, "x", &rng, MIB / 2), y = roomy(f, "y", &rng, 0);
-	struct file big = roomy(f, "big", &rng, 6 * MIB), copy = roomy(f, "copy", &rng, 0);
+	struct file copy = roomy(f, "copy", &rng, 0), big;
 
 	before = f->core->cut;
 	clone_to(f, &x, 0, &y, 0, x.len);
 	assert_int_equal(f->core->cut, before);
+	big = roomy(f, "big", &rng, 6 * MIB); /* so much may be reason enough for a cut */
 	clone_to(f, &big, 0, &copy, 0, big.len);
 	assert_true(f->core->cut > before);
 	file_write(f, &big, &rng, 2 * MIB, 10000);
@@ -520,6 +521,45 @@ static void test_many_extents(void **state)
 	free(x.data);
 }
 
+/* What is read of a file of very many extents, or was, takes no memory in proportion. */
+static void test_many_read(void **state)
+{
+	enum { N = 40000 };
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(12);
+	struct file x = roomy(f, "x", &rng, BLOCK);
+	size_t most = f->core->opt.memory / 2048, peak = 0;
+	uint8_t *got = malloc(MIB);
+	struct core_file *h;
+
+	assert_non_null(got);
+	sync_all(f);
+	for (size_t n = 1; n < N; n += n < N - n ? n : N - n) {
+		size_t len = (n < N - n ? n : N - n) * BLOCK;
+
+		assert_int_equal(clone_raw(f, x.ino, 0, x.ino, n * BLOCK, len), len);
+		sync_all(f);
+	}
+	assert_int_equal(file_pieces(f, &x), N);
+	assert_true(most < N / 2);
+	fixture_remount(f);
+	assert_int_equal(core_file_open(f->core, x.ino, O_RDONLY, &h), 0);
+	for (uint64_t off = 0; off < (uint64_t)N * BLOCK; off += MIB) {
+		ssize_t n = core_file_read(h, got, MIB, off);
+
+		assert_true(n > 0 && n % (ssize_t)BLOCK == 0);
+		for (ssize_t i = 0; i < n; i += (ssize_t)BLOCK)
+			assert_memory_equal(got + i, x.data, BLOCK);
+		peak = f->core->pieces > peak ? f->core->pieces : peak;
+	}
+	print_message("%zu pieces at most, %zu at the end\n", peak, (size_t)f->core->pieces);
+	assert_in_range(peak, most / 2, most + 1000);
+	core_file_close(h);
+	assert_true(f->core->pieces < 1000);
+	free(got);
+	free(x.data);
+}
+
 /* Fragments that too many share to be gathered are moved as they are, without asking for each of them who shares it. */
 static void test_many_sharers(void **state)
 {
@@ -583,9 +623,10 @@ static void test_many_clones(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_shares),  TEST(test_answers),      TEST(test_unsaved),      TEST(test_source_goes),
-	    TEST(test_merge),   TEST(test_threads),      TEST(test_blocks),       TEST(test_allocate),
-	    TEST(test_foreign), TEST(test_many_extents), TEST(test_many_sharers), TEST(test_many_clones),
+	    TEST(test_shares),    TEST(test_answers),      TEST(test_unsaved),      TEST(test_source_goes),
+	    TEST(test_merge),     TEST(test_threads),      TEST(test_blocks),       TEST(test_allocate),
+	    TEST(test_foreign),   TEST(test_many_extents), TEST(test_many_sharers), TEST(test_many_clones),
+	    TEST(test_many_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
