@@ -174,6 +174,7 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 	    .pass_type = m->secret.secret.type,
 	    .memory = settings_number(s, SETTING_MEMORY),
 	    .receive = session_memory(threads, spare),
+	    .blocks = session_blocks(threads, spare),
 	    .commit_interval_ms = (uint32_t)settings_number(s, SETTING_COMMIT_INTERVAL),
 	    .compress = s->v[SETTING_COMPRESS].codec,
 	    .compress_fixed = settings_commanded(s, SETTING_COMPRESS),

@@ -11,6 +11,7 @@
 #include "base/budget.h"
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/pool.h"
 #include "pipeline/codec.h"
 #include "pipeline/keys.h"
 #include "pipeline/metrics.h"
@@ -37,6 +38,7 @@ struct core_options {
 	enum secret_type pass_type;   /* 0: a passphrase */
 	uint64_t memory;              /* bytes for file data: received, dirty, cached, in flight; 0: 256 MiB */
 	uint64_t receive;             /* of those, for the caller's requests, which it counts in core_budget */
+	size_t blocks;                /* of those, what it takes by core_blocks_get */
 	uint32_t commit_interval_ms;  /* 0: 5,000 */
 	struct codec_choice compress; /* CODEC_AUTO: the priority's */
 	enum policy_priority priority;
@@ -179,6 +181,14 @@ enum {
 /* All of it or -errno. Durable by core_fsync only, or when the file was opened O_SYNC or O_DSYNC. flags: CORE_WRITE_*,
  * CORE_KILL_*, CORE_KEEP_*. */
 int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags) MUST_CHECK;
+
+/* Memory to receive writes in: n blocks of POOL_BLOCK bytes, options.blocks of them at most at a time. -ENOMEM: there
+ * are no more. They are put back before core_close. */
+int core_blocks_get(struct core *c, void **block, size_t n) MUST_CHECK;
+void core_blocks_put(struct core *c, void **block, size_t n);
+/* core_file_write of len bytes that begin in block[0] and go on in the next. A block that is one of the file's too is
+ * kept rather than copied, and block[] holds another in its place. */
+int core_file_write_blocks(struct core_file *f, void **block, size_t len, uint64_t off, unsigned flags) MUST_CHECK;
 
 /* Makes [to_off, to_off + len) of one file show what another (or the same one, elsewhere: else -EINVAL) holds at off,
  * without storing it again; later writes to either leave the other alone. What lies beyond the end of `from` are

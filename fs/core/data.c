@@ -112,13 +112,40 @@ int data_truncate(struct core *c, struct node *n, uint64_t size)
 
 /* --- writing ------------------------------------------------------------------------------------------------------ */
 
+/* What is written, from byte `at` on: bytes in one piece, or in blocks of the pool, which may be exchanged. */
+struct source {
+	const uint8_t *flat;
+	void **block; /* where flat is NULL */
+	size_t at;
+};
+
+static void source_copy(const struct source *s, uint8_t *dst, size_t len)
+{
+	size_t at = s->at, k;
+
+	if (s->flat) {
+		memcpy(dst, s->flat + at, len);
+		return;
+	}
+	for (; len; at += k, dst += k, len -= k) {
+		k = POOL_BLOCK - at % POOL_BLOCK < len ? POOL_BLOCK - at % POOL_BLOCK : len;
+		memcpy(dst, (const uint8_t *)s->block[at / POOL_BLOCK] + at % POOL_BLOCK, k);
+	}
+}
+
+/* The block at s->at, for a whole one of a file. */
+static void **source_block(const struct source *s, size_t len)
+{
+	return !s->flat && len == POOL_BLOCK && s->at % POOL_BLOCK == 0 ? &s->block[s->at / POOL_BLOCK] : NULL;
+}
+
 static bool piece_writable(const struct piece *p)
 {
 	return p->kind == PIECE_BUFFER && !p->buffer->inflight;
 }
 
 /* Bytes go into whole blocks of POOL_BLOCK, aligned in the file, so that a sequential writer's frames are. */
-static int write_step(struct core *c, struct node *n, const uint8_t *src, size_t len, uint64_t off, size_t *done)
+static int write_step(struct core *c, struct node *n, const struct source *src, size_t len, uint64_t off, size_t *done)
 {
 	struct piece *p = map_find(&n->map, off);
 	size_t room = POOL_BLOCK - off % POOL_BLOCK;
@@ -126,13 +153,14 @@ static int write_step(struct core *c, struct node *n, const uint8_t *src, size_t
 	size_t cap = k;
 	struct buffer *b;
 	struct piece piece;
+	void **block;
 	int ret;
 
 	if (p && p->off <= off && piece_writable(p)) {
 		uint64_t left = p->off + p->len - off;
 
 		*done = len < left ? len : (size_t)left;
-		memcpy(p->buffer->data + p->pos + (off - p->off), src, *done);
+		source_copy(src, p->buffer->data + p->pos + (off - p->off), *done);
 		return 0;
 	}
 	p = off % POOL_BLOCK ? map_before(&n->map, off) : NULL;
@@ -143,7 +171,7 @@ static int write_step(struct core *c, struct node *n, const uint8_t *src, size_t
 			ret = map_extend(&n->map, p, k);
 			if (ret)
 				return ret;
-			memcpy(b->data + b->len, src, k);
+			source_copy(src, b->data + b->len, k);
 			b->len += (uint32_t)k;
 			n->pending_bytes += k;
 			*done = k;
@@ -155,7 +183,9 @@ static int write_step(struct core *c, struct node *n, const uint8_t *src, size_t
 	ret = buffer_new(c, n, cap, &b);
 	if (ret)
 		return ret;
-	memcpy(b->data, src, k);
+	block = source_block(src, k);
+	if (!block)
+		source_copy(src, b->data, k);
 	b->len = (uint32_t)k;
 	piece = (struct piece){.off = off, .len = k, .kind = PIECE_BUFFER, .buffer = b, .dirty = true};
 	ret = map_set(&n->map, &piece, NULL);
@@ -163,13 +193,19 @@ static int write_step(struct core *c, struct node *n, const uint8_t *src, size_t
 		buffer_unref(b);
 		return ret;
 	}
+	if (block) { /* now that nothing can fail: who tries again finds it where it was */
+		void *empty = b->data;
+
+		b->data = *block;
+		*block = empty;
+	}
 	n->pending_bytes += k;
 	*done = k;
 	return 0;
 }
 
 /* As much as there is memory for: *done. -EAGAIN: wait and go on. Under n->lock. */
-static int write_locked(struct core *c, struct node *n, const uint8_t *src, size_t len, uint64_t off, size_t *done)
+static int write_locked(struct core *c, struct node *n, struct source *src, size_t len, uint64_t off, size_t *done)
 {
 	int ret = 0;
 
@@ -179,8 +215,9 @@ static int write_locked(struct core *c, struct node *n, const uint8_t *src, size
 	while (*done < len && !ret) {
 		size_t k = 0;
 
-		ret = write_step(c, n, src + *done, len - *done, off + *done, &k);
+		ret = write_step(c, n, src, len - *done, off + *done, &k);
 		*done += k;
+		src->at += k;
 		n->unsealed += (uint32_t)k;
 	}
 	if (*done && off + *done > n->attr.size)
@@ -219,11 +256,10 @@ static uint32_t stream_chunk(struct core *c, const struct node *n)
 	return chunk < POOL_BLOCK ? POOL_BLOCK : chunk;
 }
 
-static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags)
+static int file_write(struct core_file *f, struct source src, size_t len, uint64_t off, unsigned flags)
 {
 	struct core *c = f->core;
 	struct node *n = f->node;
-	const uint8_t *src = buf;
 	size_t claimed = len;
 	bool stream;
 	int ret = core_may_write(c);
@@ -239,14 +275,14 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 
 		{
 			SCOPED_LOCK(&n->lock);
-			if (flags & CORE_WRITE_APPEND && src == buf)
+			if (flags & CORE_WRITE_APPEND && src.at == 0)
 				off = n->attr.size;
 			if (off >= CORE_SIZE_MAX || len > CORE_SIZE_MAX - off)
 				ret = -EFBIG;
 			if (!ret)
 				ret = data_kill_priv(c, n, flags);
 			if (!ret)
-				ret = write_locked(c, n, src, len, off, &done);
+				ret = write_locked(c, n, &src, len, off, &done);
 			if (ret == -EFBIG)
 				break;
 			if (!(flags & CORE_KEEP_TIMES)) {
@@ -260,7 +296,6 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 			seal_stream(c, n);
 		memory_release(c, n, done);
 		claimed -= done;
-		src += done;
 		off += done;
 		len -= done;
 		if (ret != -EAGAIN)
@@ -275,15 +310,25 @@ static int file_write(struct core_file *f, const void *buf, size_t len, uint64_t
 	return ret;
 }
 
-int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags)
+static int write_measured(struct core_file *f, struct source src, size_t len, uint64_t off, unsigned flags)
 {
 	struct metrics *m = f->core->metrics;
 	uint64_t begin = metrics_now(m);
-	int ret = file_write(f, buf, len, off, flags);
+	int ret = file_write(f, src, len, off, flags);
 
 	(void)metrics_lap(m, METRIC_WRITE_SECONDS, begin);
 	metrics_add(m, METRIC_WRITE_BYTES, ret ? 0 : len);
 	return ret;
+}
+
+int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags)
+{
+	return write_measured(f, (struct source){.flat = buf}, len, off, flags);
+}
+
+int core_file_write_blocks(struct core_file *f, void **block, size_t len, uint64_t off, unsigned flags)
+{
+	return write_measured(f, (struct source){.block = block}, len, off, flags);
 }
 
 void seal_stream(struct core *c, struct node *n)

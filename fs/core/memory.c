@@ -5,15 +5,41 @@
 
 #define MEMORY_SHARE 2u
 
+static void *piece_get(struct core *c, size_t len)
+{
+	void *piece;
+
+	do
+		piece = pool_get(c->pool, len);
+	while (!piece && frame_cache_evict(c));
+	return piece;
+}
+
+int core_blocks_get(struct core *c, void **block, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		block[i] = piece_get(c, POOL_BLOCK);
+		if (!block[i]) {
+			core_blocks_put(c, block, i);
+			return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+void core_blocks_put(struct core *c, void **block, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		pool_put(c->pool, block[i], POOL_BLOCK);
+}
+
 int buffer_new(struct core *c, struct node *n, size_t len, struct buffer **out)
 {
 	struct buffer *b = malloc(sizeof(*b));
 
 	if (!b)
 		return -ENOMEM;
-	do
-		b->data = pool_get(c->pool, len);
-	while (!b->data && frame_cache_evict(c));
+	b->data = piece_get(c, len);
 	if (!b->data) {
 		free(b);
 		return -ENOMEM;

@@ -91,7 +91,7 @@ static void volume_free(struct core *c)
 static int memory_init(struct core *c)
 {
 	size_t arena = (size_t)ARENA_SHARE(c->opt.memory) - compact_memory(c->opt.memory);
-	int ret = pool_new(arena, &c->pool);
+	int ret = pool_new(arena + c->opt.blocks * POOL_BLOCK, &c->pool);
 
 	c->dirty_limit = arena / 2;
 	if (!ret)

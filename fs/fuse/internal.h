@@ -16,12 +16,15 @@
 #define SESSION_MAX_WRITE      ((size_t)1 << 20) /* bytes of one READ or WRITE */
 #define SESSION_HEADER         ((size_t)4096)    /* room for what comes before the data of a WRITE */
 #define SESSION_BUFFER         (SESSION_HEADER + SESSION_MAX_WRITE)
+#define SESSION_BLOCKS         (SESSION_MAX_WRITE / POOL_BLOCK)
+#define SESSION_WRITE_HEAD     ((size_t)80) /* a WRITE's header and arguments: what comes before its data */
 #define SESSION_MAX_BACKGROUND 64u
 #define SESSION_TIMEOUT        86400.0 /* seconds that the kernel may believe us: we are the only writer */
 
-/* A request as it was read. An answer with data is built in its second part, for requests that bring none. */
+/* A request as it was read: the data of a WRITE in blocks that fs/core can keep. */
 struct request {
-	uint8_t *mem; /* SESSION_BUFFER bytes */
+	uint64_t head[SESSION_WRITE_HEAD / sizeof(uint64_t)];
+	void *block[SESSION_BLOCKS];
 	size_t len;
 	unsigned epoch; /* of a WRITE: which count of session.writing it is in */
 	uint64_t begin; /* when it was read */
@@ -53,7 +56,8 @@ struct session {
 	pthread_t *thread;
 	unsigned started;
 	struct request *request; /* nthreads + nspare of them */
-	uint8_t *arena;          /* their memory */
+	unsigned nrequests;      /* that have their blocks */
+	uint8_t *arena;          /* SESSION_BUFFER bytes for each thread */
 	size_t arena_len;
 
 	atomic_bool stopping;       /* workers are to end */
@@ -65,7 +69,7 @@ struct session {
 	int event;                  /* eventfd: gone, or the closing thread has finished */
 
 	/* Writes may have to wait for memory. At most max_writers threads are inside of them; further ones are parked
-	 * here, in buffers of their own, so that READ and FSYNC always find a thread. */
+	 * here, in blocks of their own, so that READ and FSYNC always find a thread. */
 	pthread_mutex_t lock;
 	pthread_cond_t drained;
 	unsigned writers, max_writers;
@@ -101,6 +105,8 @@ bool serve_stop(struct session *s, unsigned seconds);
 void serve_drain(struct session *s, unsigned seconds);
 /* SESSION_MAX_WRITE bytes for the answer to the request that the calling thread works on. */
 void *serve_reply_buffer(void);
+/* The data of the WRITE that the calling thread works on, for core_file_write_blocks. */
+void **serve_write_blocks(void);
 
 /* --- caller.c: what /proc says of who asks; a process that is gone may nothing --- */
 /* In the user namespace of the mount. A daemon of an ordinary user is not told root's: root counts as incapable. */

@@ -194,9 +194,10 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 {
 	unsigned flags = keep_times(req) | (fi->writepage ? CORE_KEEP_CAPABILITY : 0);
 
+	(void)buf; /* the data are in blocks */
 	if (fi->flags & WIRE_KILL_SUIDGID)
 		flags |= kill_setid(req, ino);
-	int ret = core_file_write(op_file(fi), buf, size, (uint64_t)off, flags);
+	int ret = core_file_write_blocks(op_file(fi), serve_write_blocks(), size, (uint64_t)off, flags);
 	forget_mode(req, ino, flags);
 	if (ret)
 		op_reply(req, ret);

@@ -8,20 +8,37 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-/* The request that this thread works on. */
+_Static_assert(SESSION_WRITE_HEAD == sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in),
+               "data of a WRITE begins in its first block");
+
+/* The request that this thread works on, and SESSION_BUFFER bytes for it: what brings no data to be kept lies here in
+ * one piece, and its answer is built behind it. */
 static _Thread_local struct request *current;
+static _Thread_local uint8_t *plain;
 
 void *serve_reply_buffer(void)
 {
-	return current->mem + SESSION_HEADER;
+	return plain + SESSION_HEADER;
 }
 
+void **serve_write_blocks(void)
+{
+	return current->block;
+}
+
+static bool is_write(const struct request *rq)
+{
+	return ((const struct fuse_in_header *)rq->head)->opcode == FUSE_WRITE;
+}
+
+/* libfuse hands a pointer to what would follow the head of a WRITE on to op_write, and does not look there itself. */
 static void process(struct session *s, struct request *rq)
 {
-	struct fuse_buf buf = {.size = rq->len, .mem = rq->mem, .fd = -1};
+	struct fuse_buf buf = {.size = rq->len, .mem = is_write(rq) ? (void *)rq->head : plain, .fd = -1};
 
 	current = rq;
 	fuse_session_process_buf(s->se, &buf);
@@ -37,7 +54,7 @@ static void write_done(struct session *s, const struct request *rq)
 		(void)pthread_cond_broadcast(&s->drained);
 }
 
-/* Sets a WRITE aside with its buffer, and takes a spare one in its place; false when there is none. */
+/* Sets a WRITE aside with its blocks, and takes a spare one in its place; false when there is none. */
 static bool write_park(struct session *s, struct request **rq)
 {
 	struct request *spare = s->spare;
@@ -49,11 +66,11 @@ static bool write_park(struct session *s, struct request **rq)
 	*s->parked_end = *rq;
 	s->parked_end = &(*rq)->next;
 	*rq = spare;
-	budget_take(core_budget(s->core), BUDGET_RECEIVE, SESSION_BUFFER);
+	budget_take(core_budget(s->core), BUDGET_RECEIVE, SESSION_MAX_WRITE);
 	return true;
 }
 
-/* The next parked WRITE for a thread that is done with one; its own buffer becomes a spare. */
+/* The next parked WRITE for a thread that is done with one; its own request becomes a spare. */
 static bool write_unpark(struct session *s, struct request **rq)
 {
 	struct request *next = s->parked;
@@ -66,7 +83,7 @@ static bool write_unpark(struct session *s, struct request **rq)
 	(*rq)->next = s->spare;
 	s->spare = *rq;
 	*rq = next;
-	budget_give(core_budget(s->core), BUDGET_RECEIVE, SESSION_BUFFER);
+	budget_give(core_budget(s->core), BUDGET_RECEIVE, SESSION_MAX_WRITE);
 	return true;
 }
 
@@ -126,18 +143,32 @@ void serve_drain(struct session *s, unsigned seconds)
 
 /* --- threads ------------------------------------------------------------------------------------------------------ */
 
+/* SESSION_BUFFER has 8 bytes more than len, for wire_request. */
+static void flatten(const struct iovec *iov, size_t len)
+{
+	for (size_t at = 0, k; at < len; at += k, iov++) {
+		k = len - at < iov->iov_len ? len - at : iov->iov_len;
+		memcpy(plain + at, iov->iov_base, k);
+	}
+}
+
 /* 0: a request is in rq; -EAGAIN: nothing yet; else why there will be no more. */
 static int receive(struct session *s, struct request *rq)
 {
-	ssize_t n = read(s->fd, rq->mem, SESSION_BUFFER - 8);
+	struct iovec iov[1 + SESSION_BLOCKS] = {{rq->head, SESSION_WRITE_HEAD}};
 
+	for (size_t i = 0; i < SESSION_BLOCKS; i++)
+		iov[1 + i] = (struct iovec){rq->block[i], POOL_BLOCK};
+	ssize_t n = readv(s->fd, iov, 1 + SESSION_BLOCKS);
 	if (n < 0)
 		return errno == EINTR || errno == ENOENT || errno == EAGAIN ? -EAGAIN : -errno;
 	if ((size_t)n < sizeof(struct fuse_in_header))
 		return -EIO;
 	rq->begin = metrics_now(s->metrics);
 	rq->len = (size_t)n;
-	wire_request(&s->wire, rq->mem, &rq->len);
+	if (!is_write(rq))
+		flatten(iov, rq->len);
+	wire_request(&s->wire, is_write(rq) ? (void *)rq->head : plain, &rq->len);
 	return 0;
 }
 
@@ -145,6 +176,7 @@ int serve_one(struct session *s, struct request *rq)
 {
 	int ret;
 
+	plain = s->arena;
 	do
 		ret = receive(s, rq);
 	while (ret == -EAGAIN);
@@ -172,14 +204,14 @@ static void *worker(void *arg)
 	struct request *rq = &s->request[number];
 	int ret = 0;
 
+	plain = s->arena + number * SESSION_BUFFER;
 	while (!atomic_load_explicit(&s->stopping, memory_order_relaxed)) {
 		ret = receive(s, rq);
 		if (ret == -EAGAIN)
 			continue;
 		if (ret)
 			break;
-		const struct fuse_in_header *in = (const void *)rq->mem;
-		if (in->opcode == FUSE_WRITE)
+		if (is_write(rq))
 			process_write(s, &rq);
 		else
 			process(s, rq);

@@ -19,7 +19,7 @@
 
 unsigned session_threads(unsigned wanted, uint64_t memory)
 {
-	uint64_t most = memory / (4 * SESSION_BUFFER);
+	uint64_t most = memory / (4 * (SESSION_BUFFER + SESSION_MAX_WRITE));
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned n = wanted ? wanted : 2 * (unsigned)(cores > 0 ? cores : 1);
 	unsigned low = wanted ? 2 : 8; /* waiting for a commit holds a thread, and threads cost little */
@@ -38,7 +38,7 @@ static unsigned writers_of(unsigned threads)
 
 unsigned session_spare(uint64_t memory, unsigned threads)
 {
-	uint64_t n = memory / (4 * SESSION_BUFFER);
+	uint64_t n = memory / (4 * SESSION_MAX_WRITE);
 	unsigned most = SESSION_MAX_BACKGROUND - writers_of(threads);
 
 	if (n < 2)
@@ -46,9 +46,14 @@ unsigned session_spare(uint64_t memory, unsigned threads)
 	return n > most ? most : (unsigned)n;
 }
 
+size_t session_blocks(unsigned threads, unsigned spare)
+{
+	return (threads + spare) * SESSION_BLOCKS;
+}
+
 uint64_t session_memory(unsigned threads, unsigned spare)
 {
-	return (uint64_t)(threads + spare) * SESSION_BUFFER;
+	return threads * SESSION_BUFFER + session_blocks(threads, spare) * POOL_BLOCK;
 }
 
 /* --- INIT --------------------------------------------------------------------------------------------------------- */
@@ -282,27 +287,57 @@ static int handshake(struct session *s, struct err *e)
 
 /* --- buffers ------------------------------------------------------------------------------------------------------ */
 
+/* What the threads hold; a write that is set aside has its own. */
+static size_t threads_hold(const struct session *s)
+{
+	return s->nthreads * (SESSION_BUFFER + SESSION_MAX_WRITE);
+}
+
 static int buffers_new(struct session *s, struct err *e)
 {
 	unsigned n = s->nthreads + s->nspare;
 
 	s->request = calloc(n, sizeof(*s->request));
 	s->thread = calloc(s->nthreads, sizeof(*s->thread));
-	s->arena_len = n * SESSION_BUFFER;
+	s->arena_len = s->nthreads * SESSION_BUFFER;
 	void *arena = mmap(NULL, s->arena_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (!s->request || !s->thread || arena == MAP_FAILED)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for %u request buffers", n);
 	s->arena = arena;
 	(void)madvise(arena, s->arena_len, MADV_DONTDUMP); /* plaintext */
-	memset(arena, 0, s->nthreads * SESSION_BUFFER);    /* faults now, not while a request waits */
-	budget_take(core_budget(s->core), BUDGET_RECEIVE, s->nthreads * SESSION_BUFFER);
-	for (unsigned i = 0; i < n; i++)
-		s->request[i].mem = s->arena + i * SESSION_BUFFER;
-	for (unsigned i = s->nthreads; i < n; i++) {
-		s->request[i].next = s->spare;
-		s->spare = &s->request[i];
+	budget_take(core_budget(s->core), BUDGET_RECEIVE, threads_hold(s));
+	for (; s->nrequests < n; s->nrequests++) {
+		struct request *rq = &s->request[s->nrequests];
+
+		if (core_blocks_get(s->core, rq->block, SESSION_BLOCKS))
+			return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for %u request buffers", n);
+		if (s->nrequests >= s->nthreads) {
+			rq->next = s->spare;
+			s->spare = rq;
+		}
 	}
+	/* Those of the threads are faulted in now, not while a request waits. */
+	memset(arena, 0, s->arena_len);
+	for (unsigned i = 0; i < s->nthreads; i++)
+		for (unsigned b = 0; b < SESSION_BLOCKS; b++)
+			memset(s->request[i].block[b], 0, POOL_BLOCK);
 	return 0;
+}
+
+static void buffers_free(struct session *s)
+{
+	struct budget *b = core_budget(s->core);
+
+	for (unsigned i = 0; i < s->nrequests; i++)
+		core_blocks_put(s->core, s->request[i].block, SESSION_BLOCKS);
+	for (const struct request *rq = s->parked; rq; rq = rq->next)
+		budget_give(b, BUDGET_RECEIVE, SESSION_MAX_WRITE);
+	if (s->arena) {
+		budget_give(b, BUDGET_RECEIVE, threads_hold(s));
+		(void)munmap(s->arena, s->arena_len);
+	}
+	free(s->request);
+	free(s->thread);
 }
 
 /* --- the backing device's settings -------------------------------------------------------------------------------- */
@@ -416,19 +451,12 @@ void session_free(struct session *s)
 	op_close_all(s);
 	if (s->event >= 0)
 		(void)close(s->event);
-	if (s->arena) {
-		(void)munmap(s->arena, s->arena_len);
-		for (struct request *rq = s->parked; rq; rq = rq->next)
-			budget_give(core_budget(s->core), BUDGET_RECEIVE, SESSION_BUFFER);
-		budget_give(core_budget(s->core), BUDGET_RECEIVE, s->nthreads * SESSION_BUFFER);
-	}
+	buffers_free(s);
 	(void)pthread_cond_destroy(&s->seek_cond);
 	(void)pthread_cond_destroy(&s->drained);
 	(void)pthread_mutex_destroy(&s->handle_lock);
 	(void)pthread_mutex_destroy(&s->drain_lock);
 	(void)pthread_mutex_destroy(&s->lock);
-	free(s->request);
-	free(s->thread);
 	free(s->mountpoint);
 	free(s);
 }

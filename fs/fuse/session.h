@@ -44,8 +44,9 @@ struct session_params {
 unsigned session_threads(unsigned wanted, uint64_t memory);
 /* How many buffers to keep for writes that wait: another quarter at most. They are touched when needed. */
 unsigned session_spare(uint64_t memory, unsigned threads);
-/* Bytes of request buffers that a session may come to hold. */
+/* Bytes of request buffers that a session may come to hold, and how many blocks of core_blocks_get are among them. */
 uint64_t session_memory(unsigned threads, unsigned spare);
+size_t session_blocks(unsigned threads, unsigned spare);
 
 /* Mounts, and answers requests from then on. -ENXIO: FUSE is not available here (no device, no permission, no
  * fusermount3); other errors: the mount was refused. *out is the caller's, to session_free; core is borrowed. */

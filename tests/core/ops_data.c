@@ -127,6 +127,7 @@ void run_op_write(struct run *r)
 	struct model_inode *i;
 	unsigned flags = 0;
 	uint64_t off;
+	bool blocks;
 	int ret;
 
 	if (!h)
@@ -142,10 +143,15 @@ void run_op_write(struct run *r)
 	flags |= run_chance(r, 50) ? CORE_KEEP_TIMES : 0;
 	flags |= run_chance(r, 10) ? CORE_KILL_SUIDGID : 0;
 	flags |= run_chance(r, 15) ? CORE_WRITE_APPEND : 0;
-	run_say(r, "write %llu: %zu at %llu flags %u", (unsigned long long)h->ino, len, (unsigned long long)off, flags);
+	blocks = run_chance(r, 50);
+	if (blocks && run_chance(r, 50))
+		off -= off % POOL_BLOCK;
+	run_say(r, "write %llu: %zu at %llu flags %u%s", (unsigned long long)h->ino, len, (unsigned long long)off,
+	        flags, blocks ? " in blocks" : "");
 	fill_data(&r->rng, r->a, len);
 	memcpy(r->b, r->a, len);
-	ret = core_file_write(h->file, r->a, len, off, flags);
+	ret = blocks ? write_blocks(&r->fx, h->file, r->a, len, off, flags)
+	             : core_file_write(h->file, r->a, len, off, flags);
 	run_expect(r, ret, 0);
 	memset(r->a, 0xee, len); /* the buffer is ours again */
 	if (flags & CORE_WRITE_APPEND)

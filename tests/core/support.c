@@ -20,7 +20,8 @@
 
 #include <cmocka.h>
 
-#define PASS "correct horse"
+#define PASS         "correct horse"
+#define WRITE_BLOCKS 16 /* of the longest write_blocks */
 
 static struct clock_time clock_show(const struct clock *c)
 {
@@ -99,6 +100,7 @@ static void fixture_format(struct fixture *f)
 	    .pass = PASS,
 	    .pass_len = strlen(PASS),
 	    .memory = 32u << 20,
+	    .blocks = (size_t)4 * WRITE_BLOCKS,
 	    .commit_interval_ms = 3600 * 1000,
 	    .compress = {CODEC_ZSTD, -1},
 	    .no_compact = true,
@@ -464,6 +466,26 @@ void put(struct fixture *f, uint64_t ino, const void *buf, size_t len, uint64_t 
 	if (ret)
 		fail_msg("write %llu: %s", (unsigned long long)ino, strerror(-ret));
 	core_file_close(file);
+}
+
+int write_blocks(struct fixture *f, struct core_file *file, const void *buf, size_t len, uint64_t off, unsigned flags)
+{
+	void *block[WRITE_BLOCKS];
+	size_t n = (len + POOL_BLOCK - 1) / POOL_BLOCK;
+	int ret;
+
+	if (n > WRITE_BLOCKS)
+		fail_msg("%zu bytes are too many", len);
+	ret = core_blocks_get(f->core, block, n);
+	if (ret)
+		return ret;
+	for (size_t at = 0, i = 0; at < len; at += POOL_BLOCK, i++)
+		memcpy(block[i], (const uint8_t *)buf + at, len - at < POOL_BLOCK ? len - at : POOL_BLOCK);
+	ret = core_file_write_blocks(file, block, len, off, flags);
+	for (size_t i = 0; i < n; i++)
+		memset(block[i], 0xee, POOL_BLOCK);
+	core_blocks_put(f->core, block, n);
+	return ret;
 }
 
 size_t get(struct fixture *f, uint64_t ino, void *buf, size_t len, uint64_t off)

@@ -74,6 +74,9 @@ uint64_t make(struct fixture *f, uint64_t parent, const char *name, uint32_t mod
 uint64_t find(struct fixture *f, uint64_t parent, const char *name);
 struct core_attr attr_of(struct fixture *f, uint64_t ino);
 void put(struct fixture *f, uint64_t ino, const void *buf, size_t len, uint64_t off);
+/* core_file_write_blocks of a copy, 1 MiB at most, and then writes over the blocks that it left. */
+int write_blocks(struct fixture *f, struct core_file *file, const void *buf, size_t len, uint64_t off,
+                 unsigned flags) MUST_CHECK;
 /* Reads up to len bytes: the count. */
 size_t get(struct fixture *f, uint64_t ino, void *buf, size_t len, uint64_t off);
 void sync_all(struct fixture *f);

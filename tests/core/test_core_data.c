@@ -223,6 +223,53 @@ static void test_unlinked_lives_on(void **state)
 	assert_int_equal(core_getattr(f->core, file, &a), -ENOENT);
 }
 
+/* Whole blocks of a file are kept and exchanged; what is not one of them is copied, and its block left. */
+static void test_kept_blocks(void **state)
+{
+	static const struct {
+		uint64_t off;
+		size_t len;
+		bool kept[3];
+	} write[] = {
+	    {0, 3 * POOL_BLOCK, {true, true, true}},
+	    {0, 3 * POOL_BLOCK, {false, false, false}}, /* there are buffers there already */
+	    {MIB, 2 * POOL_BLOCK + 5000, {true, true, false}},
+	    {2 * MIB + 4096, 3 * POOL_BLOCK, {false, false, false}},
+	    {3 * MIB - 4096, POOL_BLOCK + 4096, {false, false, false}},
+	};
+	struct fixture *f = *state;
+	struct core_file *h = open_file(f, make(f, CORE_ROOT, "f", S_IFREG | 0644), O_RDWR);
+	uint8_t *want = calloc(4, MIB), *got = calloc(4, MIB);
+	void *block[3], *old[3];
+	uint64_t rng = rng_seed(3);
+
+	assert_true(want && got);
+	assert_int_equal(core_blocks_get(f->core, block, 3), 0);
+	for (size_t i = 0; i < sizeof(write) / sizeof(write[0]); i++) {
+		uint8_t *plain = want + write[i].off;
+
+		fill_random(&rng, plain, write[i].len);
+		memcpy(old, block, sizeof(block));
+		for (size_t b = 0; b * POOL_BLOCK < write[i].len; b++)
+			memcpy(block[b], plain + b * POOL_BLOCK,
+			       write[i].len - b * POOL_BLOCK < POOL_BLOCK ? write[i].len % POOL_BLOCK : POOL_BLOCK);
+		assert_int_equal(core_file_write_blocks(h, block, write[i].len, write[i].off, 0), 0);
+		for (size_t b = 0; b < 3; b++) {
+			assert_int_equal(block[b] != old[b], write[i].kept[b]);
+			memset(block[b], 0xee, POOL_BLOCK);
+		}
+	}
+	core_blocks_put(f->core, block, 3);
+	assert_int_equal(core_file_read(h, got, 4 * MIB, 0), 3 * MIB + POOL_BLOCK);
+	assert_memory_equal(got, want, 4 * MIB);
+	sync_all(f);
+	assert_int_equal(core_file_read(h, got, 4 * MIB, 0), 3 * MIB + POOL_BLOCK);
+	assert_memory_equal(got, want, 4 * MIB);
+	core_file_close(h);
+	free(want);
+	free(got);
+}
+
 /* An orphan survives a crash of the process and goes at the next open; its space comes back. */
 static void test_orphans_after_crash(void **state)
 {
@@ -449,6 +496,7 @@ int main(void)
 	    TEST(test_seek),
 	    TEST(test_blocks),
 	    TEST(test_unlinked_lives_on),
+	    TEST(test_kept_blocks),
 	    TEST(test_orphans_after_crash),
 	    TEST(test_fsync_then_crash),
 	    TEST(test_commit_interval),

@@ -64,7 +64,11 @@ static void run_workers(struct fixture *f, struct worker *w, unsigned n, void *(
 static int write_and_read(struct worker *w, struct core_file *h, uint8_t *a, uint8_t *b, uint64_t off, size_t len)
 {
 	fill_data(&w->rng, a, len);
-	if (worker_fails(w, core_file_write(h, a, len, off, w->number % 2 ? CORE_KEEP_TIMES : 0), "write"))
+	unsigned flags = w->number % 2 ? CORE_KEEP_TIMES : 0;
+	int ret =
+	    w->number % 4 < 2 ? core_file_write(h, a, len, off, flags) : write_blocks(w->f, h, a, len, off, flags);
+
+	if (worker_fails(w, ret, "write"))
 		return w->ret;
 	if (core_file_read(h, b, len, off) != (ssize_t)len || memcmp(a, b, len) != 0)
 		return worker_fails(w, 1, "read gives other data");
