@@ -29,7 +29,7 @@ struct io_space {
 struct io_stat {
 	uint64_t size;   /* bytes */
 	uint64_t stored; /* bytes allocated on the device */
-	int64_t mtime;   /* seconds since the epoch */
+	int64_t changed; /* when it was last written to, made or renamed: seconds since the epoch */
 	bool dir;
 };
 

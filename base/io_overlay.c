@@ -87,11 +87,11 @@ static int path_stat(const struct overlay *o, const char *path, struct io_stat *
 		return io_stat(o->under, path, st);
 	if (en->kind == ENTRY_GONE)
 		return -ENOENT;
-	*st = (struct io_stat){.dir = en->kind == ENTRY_DIR, .mtime = clock_system.now(&clock_system).sec};
+	*st = (struct io_stat){.dir = en->kind == ENTRY_DIR, .changed = clock_system.now(&clock_system).sec};
 	if (en->content) {
 		st->size = en->content->size;
 		st->stored = (en->content->size + OVERLAY_BLOCK - 1) / OVERLAY_BLOCK * OVERLAY_BLOCK;
-		st->mtime = en->content->mtime;
+		st->changed = en->content->changed;
 	}
 	return 0;
 }
@@ -123,7 +123,7 @@ static int entry_load(struct overlay *o, const char *path, struct entry **out)
 	if (ret)
 		return ret;
 	struct overlay_content *c;
-	ret = overlay_content_load(o->under, path, st.mtime, &c);
+	ret = overlay_content_load(o->under, path, st.changed, &c);
 	if (ret)
 		return ret;
 	en = entry_add(o, path, ENTRY_FILE);

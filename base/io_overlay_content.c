@@ -21,17 +21,17 @@ struct overlay_content *overlay_content_new(void)
 	struct overlay_content *c = calloc(1, sizeof(*c));
 
 	if (c)
-		*c = (struct overlay_content){.refs = 1, .mtime = clock_system.now(&clock_system).sec};
+		*c = (struct overlay_content){.refs = 1, .changed = clock_system.now(&clock_system).sec};
 	return c;
 }
 
-int overlay_content_load(struct io *under, const char *path, int64_t mtime, struct overlay_content **out)
+int overlay_content_load(struct io *under, const char *path, int64_t changed, struct overlay_content **out)
 {
 	struct overlay_content *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return -ENOMEM;
-	*c = (struct overlay_content){.refs = 1, .mtime = mtime, .pristine = true};
+	*c = (struct overlay_content){.refs = 1, .changed = changed, .pristine = true};
 	int ret = io_open(under, path, IO_READ, &c->under);
 	if (!ret)
 		ret = io_size(c->under, &c->size);
@@ -61,7 +61,7 @@ void overlay_content_put(struct overlay_content *c)
 static void content_touch(struct overlay_content *c)
 {
 	c->pristine = false;
-	c->mtime = clock_system.now(&clock_system).sec;
+	c->changed = clock_system.now(&clock_system).sec;
 }
 
 static struct overlay_block *block_find(const struct overlay_content *c, uint64_t number)

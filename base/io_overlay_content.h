@@ -15,14 +15,14 @@ struct overlay_content {
 	unsigned refs;         /* handles, and 1 for an entry that names it */
 	struct io_file *under; /* NULL: made here */
 	uint64_t under_end, size;
-	int64_t mtime;
+	int64_t changed;
 	bool pristine; /* as it is below, at the same path */
 	struct overlay_block *blocks;
 };
 
 /* With one reference: nothing, NULL without memory; or what is at a path below. */
 struct overlay_content *overlay_content_new(void) MUST_CHECK;
-int overlay_content_load(struct io *under, const char *path, int64_t mtime, struct overlay_content **out) MUST_CHECK;
+int overlay_content_load(struct io *under, const char *path, int64_t changed, struct overlay_content **out) MUST_CHECK;
 /* Gives a reference back; NULL is allowed. */
 void overlay_content_put(struct overlay_content *c);
 

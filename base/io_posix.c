@@ -333,7 +333,7 @@ static int posix_stat(struct io *io, const char *path, struct io_stat *out)
 	*out = (struct io_stat){
 	    .size = (uint64_t)st.st_size,
 	    .stored = (uint64_t)st.st_blocks * 512,
-	    .mtime = st.st_mtim.tv_sec,
+	    .changed = st.st_ctim.tv_sec,
 	    .dir = S_ISDIR(st.st_mode),
 	};
 	return 0;

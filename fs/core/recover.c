@@ -160,7 +160,7 @@ static int purge_file(void *arg, const char *name)
 	char path[128];
 
 	(void)snprintf(path, sizeof(path), "quarantine/%.64s", name);
-	if (!io_stat(s->c->io, path, &st) && s->now - st.mtime > QUARANTINE_DAYS * DAY && io_unlink(s->c->io, path))
+	if (!io_stat(s->c->io, path, &st) && s->now - st.changed > QUARANTINE_DAYS * DAY && io_unlink(s->c->io, path))
 		log_warn("old quarantined segment %s could not be deleted", path);
 	return 0;
 }
@@ -168,15 +168,15 @@ static int purge_file(void *arg, const char *name)
 static int recover_files(struct core *c, struct known *known)
 {
 	struct scan s = {.c = c, .known = known, .now = clock_system.now(&clock_system).sec};
-	int ret = io_list(c->io, "segments", scan_dir, &s);
+	int ret = io_list(c->io, "quarantine", purge_file, &s); /* before there is more: whatever comes stays for now */
 
+	if (!ret || ret == -ENOENT)
+		ret = io_list(c->io, "segments", scan_dir, &s);
 	if (s.moved)
 		log_info(
 		    "%u segment(s) that an interrupted mount left without a reference were moved to quarantine/; they "
 		    "are deleted after %d days",
 		    s.moved, QUARANTINE_DAYS);
-	if (!ret)
-		ret = io_list(c->io, "quarantine", purge_file, &s);
 	return ret == -ENOENT ? 0 : ret;
 }
 

@@ -142,7 +142,7 @@ bool space_claim_scratch(struct core *c, size_t len, uint64_t rows)
 struct oldest {
 	struct io *io;
 	char path[128];
-	int64_t mtime;
+	int64_t changed;
 	uint64_t bytes, all;
 };
 
@@ -156,9 +156,9 @@ static int look(void *arg, const char *name)
 	if (io_stat(o->io, path, &st) || st.dir)
 		return 0;
 	o->all += st.stored;
-	if (!*o->path || st.mtime < o->mtime) {
+	if (!*o->path || st.changed < o->changed) {
 		(void)snprintf(o->path, sizeof(o->path), "%s", path);
-		o->mtime = st.mtime;
+		o->changed = st.changed;
 		o->bytes = st.stored;
 	}
 	return 0;

@@ -291,7 +291,7 @@ static int op_stat(struct io *io, const char *path, struct io_stat *st)
 	const struct node *n = find(m, path);
 	if (!n)
 		return -ENOENT;
-	*st = (struct io_stat){.size = n->size, .stored = n->size, .mtime = 1, .dir = n->dir};
+	*st = (struct io_stat){.size = n->size, .stored = n->size, .changed = 1, .dir = n->dir};
 	return 0;
 }
 

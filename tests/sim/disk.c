@@ -101,7 +101,7 @@ uint32_t disk_add(struct disk *d, bool dir)
 		d->nodes = room;
 	}
 	n->dir = dir;
-	n->mtime = time(NULL);
+	n->changed = time(NULL);
 	if (dir) {
 		n->names = names_new();
 		n->durable_names = names_ref(n->names);

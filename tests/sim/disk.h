@@ -85,7 +85,7 @@ struct node {
 	bool dir;
 	int locks;             /* files that are open with IO_LOCK; -1: one that writes */
 	unsigned opens, links; /* links: names that programs see */
-	int64_t mtime;
+	int64_t changed;
 	struct content *now, *durable; /* of a file */
 	struct op *ops;                /* pending, newest first */
 	struct names *names, *durable_names;

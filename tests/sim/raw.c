@@ -136,13 +136,13 @@ int sim_raw_remove(struct io *io, const char *path)
 	return 0;
 }
 
-int sim_raw_set_mtime(struct io *io, const char *path, int64_t mtime)
+int sim_raw_set_changed(struct io *io, const char *path, int64_t changed)
 {
 	SCOPED_LOCK(&sim_of(io)->lock);
 	struct node *n = raw_file(io, path);
 
 	if (n)
-		n->mtime = mtime;
+		n->changed = changed;
 	return n ? 0 : -ENOENT;
 }
 

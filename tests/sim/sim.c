@@ -232,7 +232,7 @@ static void write_now(struct sim *s, struct node *n, const void *buf, uint64_t l
 		return;
 	content_write(&n->now, buf, (size_t)len, off);
 	n->ops = op_new(OP_WRITE, s->number, buf, off, len, n->ops);
-	n->mtime = time(NULL);
+	n->changed = time(NULL);
 }
 
 static int sim_pwrite(struct io_file *f, const void *buf, size_t len, uint64_t off)
@@ -278,7 +278,7 @@ static int sim_truncate(struct io_file *f, uint64_t size)
 		return -EFBIG;
 	content_resize(&n->now, size);
 	n->ops = op_new(OP_SIZE, call.s->number, NULL, size, 0, n->ops);
-	n->mtime = time(NULL);
+	n->changed = time(NULL);
 	return ret;
 }
 
@@ -369,6 +369,7 @@ static int rename_now(struct sim *s, const char *from, const char *to)
 	if (old && disk_node(d, old)->dir && disk_node(d, old)->names->count)
 		return -ENOTEMPTY;
 	disk_rename(d, s->number, from_dir, from_name, to_dir, to_name, node);
+	disk_node(d, node)->changed = time(NULL);
 	remember(s, to);
 	return 0;
 }
@@ -467,7 +468,7 @@ static int sim_stat(struct io *io, const char *path, struct io_stat *st)
 	if (ret)
 		return ret;
 	const struct node *n = disk_node(&call.s->disk, node);
-	*st = (struct io_stat){.mtime = n->mtime, .dir = n->dir};
+	*st = (struct io_stat){.changed = n->changed, .dir = n->dir};
 	if (!n->dir) {
 		st->size = n->now->size;
 		st->stored = (uint64_t)n->now->allocated * SIM_BLOCK;

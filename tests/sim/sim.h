@@ -117,7 +117,7 @@ int sim_raw_swap(struct io *io, const char *a, const char *b) MUST_CHECK;
 /* The file `to`, made if need be, gets the bytes of `from`. */
 int sim_raw_copy(struct io *io, const char *from, const char *to) MUST_CHECK;
 int sim_raw_remove(struct io *io, const char *path) MUST_CHECK;
-int sim_raw_set_mtime(struct io *io, const char *path, int64_t mtime) MUST_CHECK;
+int sim_raw_set_changed(struct io *io, const char *path, int64_t changed) MUST_CHECK;
 /* Calls fn for every file, in order of paths; a non-zero return ends the walk and is its result. fn may change the
  * store. */
 typedef int (*sim_walk_fn)(void *arg, const char *path, uint64_t size);
