@@ -61,6 +61,7 @@ struct compact {
 	size_t room;
 	uint64_t *skip; /* segments not to be tried again: damaged, or nothing in them could be moved */
 	size_t nskip;
+	uint64_t shared_after;          /* where what was asked for goes on to look at what is shared */
 	uint64_t requests, quiet_since; /* monotonic ns, as all below */
 	uint64_t next_busy, next_any;
 	bool failing;
@@ -176,6 +177,10 @@ static int pass_begin(struct core *c, enum mode mode)
 			rule.inline_live = UINT64_MAX;
 	}
 	ret = compact_choose(c, &rule, k->skip, k->nskip, &k->victim, &left);
+	if (ret == -ENOENT && is_asked(mode)) {
+		ret = compact_choose_shared(c, &rule, k->skip, k->nskip, &k->shared_after, &k->victim);
+		left = ret ? 0 : k->victim.live;
+	}
 	if (ret)
 		return ret;
 	status_progress(k, left);
@@ -355,6 +360,7 @@ static void asked_end(struct compact *k, int ret)
 	k->asked = MODE_STOP;
 	k->stop_asked = false;
 	k->inline_after = 0;
+	k->shared_after = 0;
 	k->status.running = false;
 	k->status.ret = ret;
 	if (!ret)

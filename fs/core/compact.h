@@ -131,6 +131,12 @@ struct compact_rule {
 int compact_choose(struct core *c, const struct compact_rule *rule, const uint64_t *skip, size_t nskip,
                    struct compact_victim *out, uint64_t *bytes) MUST_CHECK;
 
+/* What `live` does not tell: it counts what clones share for each of them, so that a chunk may look live that is mostly
+ * dead. Looks at all extents of the next segments above *after. -EAGAIN: none of these is a victim, but there are more;
+ * -ENOENT: there are none. */
+int compact_choose_shared(struct core *c, const struct compact_rule *rule, const uint64_t *skip, size_t nskip,
+                          uint64_t *after, struct compact_victim *out) MUST_CHECK;
+
 /* Dead bytes in segments that the rule admits and of which at most live_max bytes are live. */
 uint64_t compact_dead(struct core *c, const struct compact_rule *rule, uint64_t live_max);
 

@@ -5,7 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define BATCH 64u
+#define BATCH        64u
+#define SHARED_BATCH 32u /* segments of which all extents are read at once */
 
 struct candidates {
 	struct compact_victim *v;
@@ -110,4 +111,74 @@ int compact_choose(struct core *c, const struct compact_rule *rule, const uint64
 	}
 	free(l.v);
 	return ret;
+}
+
+/* --- what is shared ----------------------------------------------------------------------------------------------- */
+
+/* Stored bytes of a chunk that extents map, each once. */
+static int chunk_live(struct core *c, const struct index_chunk *row, uint64_t *live)
+{
+	struct index_owned_extent *e;
+	uint64_t covered = 0, bytes = 0;
+	size_t n;
+	int ret = chunk_extents(c->index, row->id, SIZE_MAX, &e, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t from = e[i].x.chunk_off > covered ? e[i].x.chunk_off : covered;
+		uint64_t to = e[i].x.chunk_off + e[i].x.len;
+
+		if (to > from) {
+			bytes += to - from;
+			covered = to;
+		}
+	}
+	free(e);
+	*live += min_u64(bytes, row->plain_len) * row->stored_len / row->plain_len;
+	return ret;
+}
+
+/* The same of a segment. */
+static int segment_live(struct core *c, uint64_t segment, uint64_t *live)
+{
+	struct index_chunk row[BATCH];
+	uint64_t after = 0;
+	size_t n;
+	int ret;
+
+	*live = 0;
+	do {
+		ret = index_segment_chunks(c->index, segment, after, row, BATCH, &n);
+		for (size_t i = 0; i < n && !ret; i++) {
+			after = row[i].id;
+			ret = row[i].plain_len ? chunk_live(c, &row[i], live) : 0;
+		}
+	} while (!ret && n == BATCH);
+	return ret;
+}
+
+int compact_choose_shared(struct core *c, const struct compact_rule *rule, const uint64_t *skip, size_t nskip,
+                          uint64_t *after, struct compact_victim *out)
+{
+	struct index_segment row[SHARED_BATCH];
+	size_t n;
+	int ret = index_segment_list(c->index, *after, row, SHARED_BATCH, &n);
+
+	for (size_t i = 0; i < n && !ret; i++) {
+		struct candidates l = {0};
+
+		*after = row[i].id;
+		if (*after > rule->last)
+			return -ENOENT;
+		if (row[i].state == INDEX_SEGMENT_INLINE || !row[i].chunks || skipped(row[i].id, skip, nskip) ||
+		    segment_live(c, row[i].id, &row[i].live))
+			continue; /* what cannot be read is for apfs check */
+		ret = consider(c, rule, &row[i], &l);
+		bool found = !ret && l.n;
+		if (found)
+			*out = l.v[0];
+		free(l.v);
+		if (found)
+			return 0;
+	}
+	return ret ? ret : n == SHARED_BATCH ? -EAGAIN : -ENOENT;
 }
