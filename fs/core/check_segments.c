@@ -40,6 +40,8 @@ static int segment_check(struct check *ck, const struct index_segment *row, stru
 	pipeline_segment_path(row->name, path, sizeof(path));
 	if (s->has_file) {
 		s->bad = io_stat(ck->io, path, &st);
+		if (s->bad == -ENOENT && recover_back(ck->io, path, &st)) /* as the next mount does it */
+			s->bad = 0;
 		s->size = p.size = st.size;
 		/* A crash came between the deletion of an empty segment's file and that of its row. */
 		if (s->bad == -ENOENT && !row->chunks)

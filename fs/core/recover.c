@@ -58,6 +58,19 @@ static int recover_orphans(struct core *c, struct err *e)
 	return ret;
 }
 
+bool recover_back(struct io *io, const char *path, struct io_stat *st)
+{
+	const char *name = strrchr(path, '/') + 1;
+	char from[128], dir[64];
+
+	(void)snprintf(from, sizeof(from), "quarantine/%s", name);
+	if (io_stat(io, from, st))
+		return false;
+	(void)snprintf(dir, sizeof(dir), "%.*s", (int)(name - path - 1), path);
+	(void)!io_mkdir(io, dir); /* which may be there */
+	return !io_rename(io, from, path);
+}
+
 /* Makes a segment of an earlier mount known to the pipeline. Nothing is ever appended to it again. */
 static int recover_segment(struct core *c, struct index_segment *row, struct known **known)
 {
@@ -75,6 +88,10 @@ static int recover_segment(struct core *c, struct index_segment *row, struct kno
 	if (s.kind == PIPELINE_SEGMENT_FILE) {
 		pipeline_segment_path(row->name, path, sizeof(path));
 		ret = io_stat(c->io, path, &st);
+		if (ret == -ENOENT && recover_back(c->io, path, &st)) {
+			log_info("segment %s has come back from quarantine/: the index knows it", path);
+			ret = 0;
+		}
 		if (ret == -ENOENT && !row->chunks) /* deleted, but its row was not yet */
 			return c->opt.read_only ? 0 : index_segment_delete(c->index, row->id);
 		if (ret)

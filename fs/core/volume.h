@@ -587,6 +587,9 @@ bool reap_rest(struct core *c);
 /* --- recover.c ---------------------------------------------------------------------------------------------------- */
 
 int recover(struct core *c, struct err *e) MUST_CHECK;
+/* Takes a segment that the index knows back from quarantine/: an older copy of the index was in its place for a while.
+ * False: it is not there, or cannot be moved. */
+bool recover_back(struct io *io, const char *path, struct io_stat *st) MUST_CHECK;
 /* After a durable commit: deletes segments that nothing refers to. */
 void reclaim_segments(struct core *c);
 

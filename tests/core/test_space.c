@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 /* cmocka wants these before it. */
 #include <setjmp.h>
@@ -465,53 +464,6 @@ static void test_read_only(void **state)
 	srig_release(&r);
 }
 
-/* Ends a mount that has sealed so many MiB and committed nothing. */
-static void interrupt(struct srig *r, unsigned mib)
-{
-	uint8_t *buf = malloc(MIB);
-	struct core_file *file;
-	struct node *n;
-	uint64_t ino;
-
-	assert_non_null(buf);
-	fill_random(&r->rng, buf, MIB);
-	assert_int_equal(srig_create(r, "interrupted", &ino), 0);
-	assert_int_equal(core_file_open(r->core, ino, O_RDWR, &file), 0);
-	for (unsigned i = 0; i < mib; i++)
-		assert_int_equal(core_file_write(file, buf, MIB, i * MIB, 0), 0);
-	core_file_close(file);
-	n = node_peek(r->core, ino);
-	assert_non_null(n);
-	{
-		SCOPED_LOCK(&n->lock);
-		seal_drain(r->core, n);
-	}
-	node_put(r->core, n);
-	core_abandon(r->core);
-	sim_restart(r->io);
-	free(buf);
-}
-
-/* Segments of an interrupted mount that nothing refers to are kept, but not at the price of a write. */
-static void test_quarantine(void **state)
-{
-	struct srig r;
-	uint64_t before;
-
-	(void)state;
-	srig_init(&r, DISK, 64 * MIB);
-	interrupt(&r, 20);
-	assert_int_equal(srig_open(&r, false), 0);
-	before = srig_df(&r).avail;
-	assert_true(atomic_load(&r.core->space.quarantine) > 16 * MIB);
-	for (unsigned i = 0; i < 20; i++)
-		assert_int_equal(srig_write(&r, i, 0, BLOCKS), 0);
-	assert_true(before > 20 * BLOCKS * BLOCK / 4096);
-	assert_true(atomic_load(&r.core->space.quarantine) < 16 * MIB);
-	srig_verify(&r, false);
-	srig_release(&r);
-}
-
 /* Where there is room for the data, but not for the commit, whoever asks again is not told that it has been made. */
 static void test_commit_without_room(void **state)
 {
@@ -540,61 +492,6 @@ static void test_commit_without_room(void **state)
 	sim_quota(r.io, 0);
 	assert_int_equal(srig_open(&r, false), 0);
 	srig_verify(&r, true);
-	srig_release(&r);
-}
-
-struct age {
-	struct io *io;
-	const char *dir;
-	int days;
-};
-
-static int set_age(void *arg, const char *path, uint64_t size)
-{
-	const struct age *a = arg;
-
-	(void)size;
-	return strncmp(path, a->dir, strlen(a->dir)) != 0
-	           ? 0
-	           : sim_raw_set_changed(a->io, path, time(NULL) - (time_t)a->days * 24 * 3600);
-}
-
-static unsigned entries;
-
-static int count_entry(void *arg, const char *name)
-{
-	(void)arg;
-	(void)name;
-	entries++;
-	return 0;
-}
-
-/* How many files are in quarantine/ after a mount, if those of dir were last changed so many days before it. */
-static unsigned quarantined(struct srig *r, const char *dir, int days)
-{
-	struct age age = {r->io, dir, days};
-
-	assert_int_equal(sim_raw_walk(r->io, set_age, &age), 0);
-	assert_int_equal(srig_open(r, false), 0);
-	entries = 0;
-	assert_int_equal(io_list(r->io, "quarantine", count_entry, NULL), 0);
-	assert_int_equal(core_close(r->core, NULL), 0);
-	r->core = NULL;
-	return entries;
-}
-
-/* Quarantine lasts seven days from its beginning, however old a segment was then: that of an index which was replaced
- * by an older copy may be of last year. */
-static void test_quarantine_lasts(void **state)
-{
-	struct srig r;
-
-	(void)state;
-	srig_init(&r, DISK, 64 * MIB);
-	interrupt(&r, 4);
-	assert_in_range(quarantined(&r, "segments/", 300), 1, 10);
-	assert_in_range(quarantined(&r, "quarantine/", 6), 1, 10);
-	assert_int_equal(quarantined(&r, "quarantine/", 8), 0);
 	srig_release(&r);
 }
 
@@ -667,8 +564,6 @@ int main(void)
 	    cmocka_unit_test(test_others),
 	    cmocka_unit_test(test_commit_without_room),
 
-	    cmocka_unit_test(test_quarantine),
-	    cmocka_unit_test(test_quarantine_lasts),
 	    cmocka_unit_test(test_deleting_does_not_wait),
 	    cmocka_unit_test(test_deleting_clones_does_not_wait),
 	    cmocka_unit_test(test_lean_cut_leaves_joint_chunks),
