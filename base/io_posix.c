@@ -1,5 +1,6 @@
 #include "base/io.h"
 #include "base/io_map.h"
+#include "base/wait.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 struct posix_io {
@@ -106,6 +108,7 @@ static int posix_open(struct io *io, const char *path, unsigned flags, struct io
 	int ret = check_path(path);
 	if (ret)
 		return ret;
+	wait_begin();
 	if (flags & IO_CREATE)
 		mode |= O_CREAT;
 	if (flags & IO_EXCL)
@@ -146,6 +149,20 @@ static void posix_close(struct io_file *f)
 	free(f);
 }
 
+/* pread, which only says that it waits where the page cache has nothing. */
+static ssize_t read_at(int fd, void *buf, size_t len, uint64_t off)
+{
+	if (wait_is_hooked()) {
+		const struct iovec iov = {buf, len};
+		ssize_t n = preadv2(fd, &iov, 1, (off_t)off, RWF_NOWAIT);
+
+		if (n >= 0)
+			return n;
+		wait_begin();
+	}
+	return pread(fd, buf, len, (off_t)off);
+}
+
 static ssize_t posix_pread(struct io_file *f, void *buf, size_t len, uint64_t off)
 {
 	struct io_map *map = atomic_load_explicit(&((struct posix_file *)f)->map, memory_order_acquire);
@@ -156,7 +173,7 @@ static ssize_t posix_pread(struct io_file *f, void *buf, size_t len, uint64_t of
 	if (map && io_map_read(map, buf, len, off))
 		return (ssize_t)len;
 	while (done < len) {
-		ssize_t n = pread(fd_of(f), (char *)buf + done, len - done, (off_t)(off + done));
+		ssize_t n = read_at(fd_of(f), (char *)buf + done, len - done, off + done);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -174,6 +191,7 @@ static int posix_pwrite(struct io_file *f, const void *buf, size_t len, uint64_t
 
 	if (off > INT64_MAX || len > INT64_MAX - off)
 		return -EFBIG;
+	wait_begin();
 	while (done < len) {
 		ssize_t n = pwrite(fd_of(f), (const char *)buf + done, len - done, (off_t)(off + done));
 		if (n < 0 && errno == EINTR)
@@ -189,6 +207,7 @@ static int posix_pwrite(struct io_file *f, const void *buf, size_t len, uint64_t
 
 static int posix_sync(struct io_file *f)
 {
+	wait_begin();
 	/* EINTR reports a signal, no failed write: only that may be tried again. */
 	while (fdatasync(fd_of(f))) {
 		if (errno != EINTR)
@@ -201,6 +220,7 @@ static int posix_truncate(struct io_file *f, uint64_t size)
 {
 	if (size > INT64_MAX)
 		return -EFBIG;
+	wait_begin();
 	while (ftruncate(fd_of(f), (off_t)size)) {
 		if (errno != EINTR)
 			return -errno;
@@ -283,6 +303,7 @@ static int posix_sync_dir(struct io *io, const char *path)
 
 	if (fd < 0)
 		return fd;
+	wait_begin();
 	while (fsync(fd)) {
 		if (errno != EINTR) {
 			ret = -errno;

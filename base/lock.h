@@ -1,6 +1,8 @@
-/* Scoped mutexes: SCOPED_LOCK(&m) holds m until the end of the block. */
+/* Scoped mutexes: SCOPED_LOCK(&m) holds m until the end of the block. Who has to wait calls wait_begin() before. */
 #ifndef APFS_BASE_LOCK_H
 #define APFS_BASE_LOCK_H
+
+#include "base/wait.h"
 
 #include <pthread.h>
 
@@ -12,8 +14,18 @@ static inline void lock_scope_end(pthread_mutex_t **m)
 
 static inline pthread_mutex_t *lock_scope_begin(pthread_mutex_t *m)
 {
-	(void)pthread_mutex_lock(m);
+	if (pthread_mutex_trylock(m)) {
+		wait_begin();
+		(void)pthread_mutex_lock(m);
+	}
 	return m;
+}
+
+/* pthread_cond_wait. */
+static inline void lock_wait(pthread_cond_t *cond, pthread_mutex_t *m)
+{
+	wait_begin();
+	(void)pthread_cond_wait(cond, m);
 }
 
 #define LOCK_NAME2(a, b) a##b

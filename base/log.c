@@ -1,4 +1,5 @@
 #include "base/log.h"
+#include "base/wait.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -79,6 +80,7 @@ static size_t put_prefix(char *buf, size_t size, enum log_level level)
 /* One write a line, so that lines of several threads do not mix. Nowhere is left to report that it failed. */
 static void write_line(int fd, const char *line, size_t len)
 {
+	wait_begin(); /* for whoever reads the log */
 	while (len) {
 		ssize_t n = write(fd, line, len);
 		if (n < 0 && errno == EINTR)

@@ -1,6 +1,7 @@
 #include "pipeline/governor.h"
 
 #include "base/lock.h"
+#include "base/wait.h"
 
 #include <errno.h>
 #include <semaphore.h>
@@ -77,6 +78,7 @@ static void tokens_wait(struct tokens *t, bool urgent)
 	STAILQ_INSERT_TAIL(&t->queue[urgent], &me, link);
 	atomic_fetch_add_explicit(&t->urgent, urgent, memory_order_relaxed);
 	(void)pthread_mutex_unlock(&t->lock);
+	wait_begin();
 	while (sem_wait(&me.granted) < 0)
 		; /* a signal: the token is still on its way */
 	(void)sem_destroy(&me.granted);

@@ -409,7 +409,7 @@ int segment_store_delete(struct segment_store *s, uint64_t id, struct err *e)
 		seg->dirty = false;
 		/* Its space is free once nobody has it open: whoever deletes it on a full disk is about to use that. */
 		while (seg->refs > 1)
-			(void)pthread_cond_wait(&s->unpinned, &s->lock);
+			lock_wait(&s->unpinned, &s->lock);
 	}
 	segment_put_locked(s, seg);
 	return ret;

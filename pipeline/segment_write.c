@@ -239,7 +239,7 @@ static int current_file_locked(struct segment_store *s, struct err *e)
 			s->ready = NULL;
 			activate_locked(s, seg);
 		} else if (s->creating) {
-			(void)pthread_cond_wait(&s->created, &s->lock);
+			lock_wait(&s->created, &s->lock);
 		} else {
 			int ret = make_ready_locked(s, e);
 			if (ret)
@@ -411,7 +411,7 @@ int segment_store_sync(struct segment_store *s, struct err *e)
 
 	while (s->rounds_done < need && !s->failed) {
 		if (s->syncing)
-			(void)pthread_cond_wait(&s->synced, &s->lock);
+			lock_wait(&s->synced, &s->lock);
 		else
 			sync_round_locked(s);
 	}

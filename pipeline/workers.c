@@ -266,7 +266,7 @@ void workers_tasks_wait(struct workers *w)
 {
 	SCOPED_LOCK(&w->lock);
 	while (w->ntasks || w->tasks_running)
-		(void)pthread_cond_wait(&w->tasks_done, &w->lock);
+		lock_wait(&w->tasks_done, &w->lock);
 }
 
 unsigned workers_count(const struct workers *w)
@@ -328,7 +328,7 @@ struct worker_ctx *workers_borrow(struct workers *w)
 
 	(void)pthread_mutex_lock(&w->ctx_lock);
 	while (w->lent == w->lent_max)
-		(void)pthread_cond_wait(&w->ctx_wake, &w->ctx_lock);
+		lock_wait(&w->ctx_wake, &w->ctx_lock);
 	w->lent++;
 	ctx = SLIST_FIRST(&w->spare);
 	if (ctx)

@@ -158,7 +158,7 @@ static int frame_wait(struct frame_cache *fc, struct cached_frame *f)
 	int ret;
 
 	while (f->loading)
-		(void)pthread_cond_wait(&fc->loaded, &fc->lock);
+		lock_wait(&fc->loaded, &fc->lock);
 	ret = f->ret;
 	if (ret)
 		frame_unref(fc, f);

@@ -222,7 +222,7 @@ static int cut_join(struct core *c, struct sync_request *rq)
 	STAILQ_INSERT_TAIL(&c->sync_queue, rq, link);
 	while (!rq->done) {
 		if (c->cut_running)
-			(void)pthread_cond_wait(&c->sync_cond, &c->sync_lock);
+			lock_wait(&c->sync_cond, &c->sync_lock);
 		else
 			cut_lead(c);
 	}

@@ -500,7 +500,7 @@ bool compact_find_room(struct core *c)
 	k->urged = true;
 	(void)pthread_cond_broadcast(&k->cond);
 	while (k->urged && !k->stopping)
-		(void)pthread_cond_wait(&k->cond, &k->lock);
+		lock_wait(&k->cond, &k->lock);
 	return !k->urged && k->rescued;
 }
 

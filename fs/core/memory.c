@@ -141,7 +141,7 @@ static int dirty_wait(struct core *c, struct node *n, size_t len)
 		return 0;
 	begin = metrics_now(c->metrics);
 	while (!w.admitted && !ret) {
-		(void)pthread_cond_wait(&w.wake, &c->memory_lock);
+		lock_wait(&w.wake, &c->memory_lock);
 		ret = c->cut_failures != failures ? c->cut_error : core_may_write(c);
 	}
 	if (!w.admitted)

@@ -188,7 +188,7 @@ int seal_wait(struct core *c, struct seal_group *g)
 	SCOPED_LOCK(&c->memory_lock);
 
 	while (g->pending)
-		(void)pthread_cond_wait(&c->batch_cond, &c->memory_lock);
+		lock_wait(&c->batch_cond, &c->memory_lock);
 	return g->ret;
 }
 
@@ -201,7 +201,7 @@ void seal_drain(struct core *c, struct node *n)
 		ended = c->batches_ended;
 		(void)pthread_mutex_unlock(&n->lock);
 		while (c->batches && c->batches_ended == ended)
-			(void)pthread_cond_wait(&c->batch_cond, &c->memory_lock);
+			lock_wait(&c->batch_cond, &c->memory_lock);
 		(void)pthread_mutex_unlock(&c->memory_lock);
 		(void)pthread_mutex_lock(&n->lock);
 	}

@@ -1,4 +1,5 @@
 /* What a request does not say of the process that made it. */
+#include "base/wait.h"
 #include "fs/fuse/internal.h"
 
 #include <inttypes.h>
@@ -29,6 +30,7 @@ bool caller_is_capable(fuse_req_t req, unsigned capability)
 	if (!caller_in_our_namespace(pid))
 		return false;
 	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	wait_begin(); /* who asks may itself wait for us, and others for it */
 	FILE *f = fopen(path, "re");
 	if (!f)
 		return false;

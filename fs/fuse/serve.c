@@ -1,6 +1,7 @@
 /* The threads that read requests and answer them. */
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/wait.h"
 #include "fs/fuse/internal.h"
 
 #include <errno.h>
@@ -14,6 +15,8 @@
 
 _Static_assert(SESSION_WRITE_HEAD == sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in),
                "data of a WRITE begins in its first block");
+
+#define SMALL ((uint32_t)65536) /* bytes that are read or written soon */
 
 /* The request that this thread works on, and SESSION_BUFFER bytes for it: what brings no data to be kept lies here in
  * one piece, and its answer is built behind it. */
@@ -104,7 +107,9 @@ static void process_write(struct session *s, struct request **rq)
 		SCOPED_LOCK(&s->lock);
 		write_done(s, *rq);
 		more = write_unpark(s, rq);
-		if (!more)
+		if (more)
+			wait_begin(); /* others may read: that one is not what this thread has read */
+		else
 			s->writers--;
 	}
 }
@@ -197,25 +202,95 @@ static void connection_ended(struct session *s, int ret)
 		log_error("cannot wake the main thread: %s", strerror(errno));
 }
 
+/*
+ * One thread reads the device at a time, and as long as nobody else asks for anything, it answers what takes it less
+ * time than another thread takes to wake up before it lets the next one read. With several threads in read(2) the
+ * kernel wakes the one that has slept longest, for each request another one, on another core as a rule.
+ */
+static void reading_ends(void *arg)
+{
+	struct session *s = arg;
+
+	(void)pthread_mutex_unlock(&s->reading);
+}
+
+/* Unless it has to wait: then wait_begin() lets others read. */
+static bool is_answered_soon(const struct request *rq)
+{
+	const struct fuse_in_header *in = (const void *)rq->head;
+	const void *arg = in + 1;
+
+	switch (in->opcode) {
+	case FUSE_READ:
+		return ((const struct fuse_read_in *)arg)->size <= SMALL;
+	case FUSE_WRITE:
+		return ((const struct fuse_write_in *)arg)->size <= SMALL;
+	case FUSE_SETATTR:
+		return !(((const struct fuse_setattr_in *)arg)->valid & FATTR_SIZE);
+	case FUSE_LOOKUP:
+	case FUSE_FORGET:
+	case FUSE_GETATTR:
+	case FUSE_READLINK:
+	case FUSE_SYMLINK:
+	case FUSE_MKNOD:
+	case FUSE_MKDIR:
+	case FUSE_UNLINK:
+	case FUSE_RMDIR:
+	case FUSE_RENAME:
+	case FUSE_RENAME2:
+	case FUSE_LINK:
+	case FUSE_OPEN:
+	case FUSE_RELEASE:
+	case FUSE_CREATE:
+	case FUSE_GETXATTR:
+	case FUSE_LISTXATTR:
+	case FUSE_SETXATTR:
+	case FUSE_REMOVEXATTR:
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool is_more_to_read(const struct session *s)
+{
+	struct pollfd pfd = {.fd = s->fd, .events = POLLIN};
+
+	return poll(&pfd, 1, 0) != 0;
+}
+
 static void *worker(void *arg)
 {
 	struct session *s = arg;
 	unsigned number = atomic_fetch_add(&s->running, 1);
 	struct request *rq = &s->request[number];
+	bool reading = false;
 	int ret = 0;
 
 	plain = s->arena + number * SESSION_BUFFER;
-	while (!atomic_load_explicit(&s->stopping, memory_order_relaxed)) {
-		ret = receive(s, rq);
-		if (ret == -EAGAIN)
-			continue;
-		if (ret)
+	while (ret == 0 || ret == -EAGAIN) {
+		if (!reading)
+			(void)pthread_mutex_lock(&s->reading);
+		reading = true;
+		if (atomic_load_explicit(&s->stopping, memory_order_relaxed))
 			break;
+		ret = receive(s, rq);
+		if (ret)
+			continue;
+		if (is_answered_soon(rq) && !is_more_to_read(s))
+			wait_hook = (struct wait_hook){reading_ends, s};
+		else
+			reading_ends(s);
 		if (is_write(rq))
 			process_write(s, &rq);
 		else
 			process(s, rq);
+		reading = wait_unhook();
 	}
+	if (reading)
+		reading_ends(s);
 	if (ret && ret != -EAGAIN)
 		connection_ended(s, ret);
 	atomic_fetch_add(&s->ended, 1);

@@ -421,6 +421,7 @@ int session_new(struct core *core, const struct session_params *p, struct sessio
 	s->max_writers = writers_of(s->nthreads);
 	s->parked_end = &s->parked;
 	(void)pthread_mutex_init(&s->lock, NULL);
+	(void)pthread_mutex_init(&s->reading, NULL);
 	(void)pthread_mutex_init(&s->drain_lock, NULL);
 	(void)pthread_mutex_init(&s->handle_lock, NULL);
 	LIST_INIT(&s->handles);
@@ -456,6 +457,7 @@ void session_free(struct session *s)
 	(void)pthread_cond_destroy(&s->drained);
 	(void)pthread_mutex_destroy(&s->handle_lock);
 	(void)pthread_mutex_destroy(&s->drain_lock);
+	(void)pthread_mutex_destroy(&s->reading);
 	(void)pthread_mutex_destroy(&s->lock);
 	free(s->mountpoint);
 	free(s);

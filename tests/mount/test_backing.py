@@ -4,10 +4,13 @@ child of ours. (NFS needs a server in the kernel.)"""
 import contextlib
 import os
 import random
+import re
 import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
+import time
 
 from apfsmount import MIB, SANITIZED, Volume, check, compare, describe, linux_files, main, mounted, need, run, say, tool, wait_for
 
@@ -148,4 +151,61 @@ def sshfs():
     each(on_sshfs, "sshfs")
 
 
-main(disks, memory, sshfs)
+# Direct writes, each of which waits: the daemon's threads come to be stuck in them, one after the other.
+WRITER = """
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_DIRECT)
+page = mmap.mmap(-1, 65536)
+page.write(os.urandom(65536))
+while True:
+    os.write(fd, page)
+"""
+ASKER = """
+import os, sys
+for n in range(300):
+    assert not os.path.exists(f"{sys.argv[1]}/none{n}")
+    assert os.stat(sys.argv[1] + "/small").st_size == 1000
+    os.mkdir(f"{sys.argv[1]}/d{n}")
+    fd = os.open(sys.argv[1] + "/small", os.O_RDONLY | os.O_DIRECT)
+    assert os.pread(fd, 4096, 0) == bytes(1000)
+    os.close(fd)
+"""
+
+
+def bytes_written(pid):
+    with open(f"/proc/{pid}/io", encoding="ascii") as f:
+        return int(re.search(r"^wchar: (\d+)$", f.read(), re.MULTILINE)[1])
+
+
+def frozen():
+    """While STORE's filesystem stands still, who asks for what the daemon has in memory is answered."""
+    need("fsfreeze", root=True)
+    with Volume(mount=False) as outer:
+        path = os.path.join(outer.root, "disk")
+        os.mkdir(path)
+        with on_disk("ext4", outer.root, path), Volume("--commit-interval", "1h", "--memory", "64M",
+                                                       store=os.path.join(path, "store")) as v:
+            os.close(os.open(v.path("small"), os.O_CREAT))
+            with open(v.path("small"), "wb") as f:
+                f.write(bytes(1000))
+            os.sync()
+            writers = []
+            run("fsfreeze", "--freeze", path)
+            try:
+                for n in range(3):
+                    writers.append(subprocess.Popen([sys.executable, "-c", WRITER, v.path(f"big{n}")]))
+                written = [None, 0]
+                while written[0] != written[1]:
+                    time.sleep(2)
+                    written = [written[1], sum(bytes_written(w.pid) for w in writers)]
+                check(written[0] > MIB, "the writers have not begun")
+                subprocess.run([sys.executable, "-c", ASKER, v.mnt], check=True, timeout=60)
+            finally:
+                run("fsfreeze", "--unfreeze", path)
+                for writer in writers:
+                    writer.kill()
+                    writer.wait()
+            say(f"the writers stood still after {written[0] >> 20} MiB")
+
+
+main(disks, memory, sshfs, frozen)

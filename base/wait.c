@@ -1,0 +1,3 @@
+#include "base/wait.h"
+
+_Thread_local struct wait_hook wait_hook;

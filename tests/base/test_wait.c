@@ -1,0 +1,170 @@
+/* Who is about to wait says so before, once, and who need not does not. */
+#include "base/io.h"
+#include "base/lock.h"
+#include "tests/base/cmocka_all.h"
+#include "tests/base/scratch.h"
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+static atomic_uint called;
+static pthread_mutex_t other = PTHREAD_MUTEX_INITIALIZER; /* what the thread that waits holds until it is called */
+
+static void let_go(void *arg)
+{
+	atomic_fetch_add(&called, 1);
+	if (arg)
+		(void)pthread_mutex_unlock(arg);
+}
+
+static void hook(void *arg)
+{
+	atomic_store(&called, 0);
+	wait_hook = (struct wait_hook){let_go, arg};
+}
+
+static void test_once(void **state)
+{
+	(void)state;
+	wait_begin(); /* nobody's */
+	assert_false(wait_is_hooked());
+	hook(NULL);
+	assert_true(wait_is_hooked());
+	wait_begin();
+	wait_begin();
+	assert_int_equal(atomic_load(&called), 1);
+	assert_false(wait_unhook());
+	hook(NULL);
+	assert_true(wait_unhook());
+	wait_begin();
+	assert_int_equal(atomic_load(&called), 0);
+}
+
+/* --- locks: each of two threads holds what the other wants, until one lets go ----------------------------------------
+ */
+
+static pthread_mutex_t wanted = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static bool set;
+
+static void *needs_other(void *arg)
+{
+	SCOPED_LOCK(&wanted);
+	atomic_store((atomic_bool *)arg, true);
+	(void)pthread_mutex_lock(&other);
+	(void)pthread_mutex_unlock(&other);
+	return NULL;
+}
+
+static void test_lock(void **state)
+{
+	atomic_bool held = false;
+	pthread_t t;
+
+	(void)state;
+	hook(NULL);
+	{
+		SCOPED_LOCK(&wanted); /* nobody has it */
+	}
+	assert_true(wait_unhook());
+	assert_int_equal(atomic_load(&called), 0);
+	(void)pthread_mutex_lock(&other);
+	hook(&other);
+	assert_int_equal(pthread_create(&t, NULL, needs_other, &held), 0);
+	while (!atomic_load(&held))
+		;
+	{
+		SCOPED_LOCK(&wanted);
+	}
+	(void)pthread_join(t, NULL);
+	assert_int_equal(atomic_load(&called), 1);
+}
+
+static void *sets(void *arg)
+{
+	(void)arg;
+	(void)pthread_mutex_lock(&other);
+	(void)pthread_mutex_unlock(&other);
+	SCOPED_LOCK(&wanted);
+	set = true;
+	(void)pthread_cond_signal(&cond);
+	return NULL;
+}
+
+static void test_condition(void **state)
+{
+	pthread_t t;
+
+	(void)state;
+	(void)pthread_mutex_lock(&other);
+	hook(&other);
+	assert_int_equal(pthread_create(&t, NULL, sets, NULL), 0);
+	{
+		SCOPED_LOCK(&wanted);
+		while (!set)
+			lock_wait(&cond, &wanted);
+	}
+	(void)pthread_join(t, NULL);
+	assert_int_equal(atomic_load(&called), 1);
+}
+
+/* --- STORE -------------------------------------------------------------------------------------------------------- */
+
+static void test_io(void **state)
+{
+	char dir[SCRATCH_PATH], path[2 * SCRATCH_PATH];
+	static char buf[65536];
+	struct io *io = NULL;
+	struct io_file *f = NULL;
+
+	(void)state;
+	assert_true(scratch_new(dir));
+	assert_int_equal(io_posix_new(dir, &io, NULL), 0);
+	hook(NULL);
+	assert_int_equal(io_open(io, "f", IO_WRITE | IO_CREATE, &f), 0);
+	assert_int_equal(atomic_load(&called), 1);
+	memset(buf, 'x', sizeof(buf));
+	hook(NULL);
+	assert_int_equal(io_pwrite(f, buf, sizeof(buf), 0), 0);
+	assert_int_equal(atomic_load(&called), 1);
+	hook(NULL);
+	assert_int_equal(io_sync(f), 0);
+	assert_int_equal(atomic_load(&called), 1);
+	/* What the page cache has is there at once. */
+	hook(NULL);
+	memset(buf, 0, sizeof(buf));
+	assert_int_equal(io_pread(f, buf, sizeof(buf), 0), sizeof(buf));
+	assert_int_equal(buf[sizeof(buf) - 1], 'x');
+	assert_int_equal(io_pread(f, buf, sizeof(buf), 60000), sizeof(buf) - 60000);
+	if (wait_unhook()) { /* this filesystem can tell */
+		(void)snprintf(path, sizeof(path), "%s/f", dir);
+		int fd = open(path, O_RDONLY);
+		assert_true(fd >= 0);
+		int ret = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		(void)close(fd);
+		hook(NULL);
+		memset(buf, 0, sizeof(buf));
+		assert_int_equal(io_pread(f, buf, sizeof(buf), 0), sizeof(buf));
+		assert_int_equal(buf[0], 'x');
+		assert_int_equal(buf[sizeof(buf) - 1], 'x');
+		if (ret == 0 && wait_unhook())
+			print_message("the filesystem of %s keeps what it is told to drop\n", dir);
+	}
+	io_close(f);
+	io_free(io);
+	scratch_free(dir);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_once),
+	    cmocka_unit_test(test_lock),
+	    cmocka_unit_test(test_condition),
+	    cmocka_unit_test(test_io),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
