@@ -29,16 +29,20 @@ def on_disk(kind, folder, path):
         f.truncate(512 * MIB)
     run(f"mkfs.{kind}", "-q", disk)
     run("mount", "-o", "loop", disk, path)
-    yield
-    unmount(path)
+    try:
+        yield
+    finally:
+        unmount(path)
 
 
 @contextlib.contextmanager
 def on_tmpfs(_kind, _folder, path):
     need(root=True)
     run("mount", "-t", "tmpfs", "-o", "size=512M,mode=755", "tmpfs", path)
-    yield
-    unmount(path)
+    try:
+        yield
+    finally:
+        unmount(path)
 
 
 @contextlib.contextmanager
@@ -52,8 +56,10 @@ def on_overlay(_kind, folder, path):
             os.mkdir(os.path.join(base, name))
         layers = ",".join(f"{n}dir={os.path.join(base, n)}" for n in ("lower", "upper", "work"))
         run("mount", "-t", "overlay", "-o", layers, "overlay", path)
-        yield
-        unmount(path)
+        try:
+            yield
+        finally:
+            unmount(path)
 
 
 @contextlib.contextmanager
