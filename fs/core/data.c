@@ -112,31 +112,26 @@ int data_truncate(struct core *c, struct node *n, uint64_t size)
 
 /* --- writing ------------------------------------------------------------------------------------------------------ */
 
-/* What is written, from byte `at` on: bytes in one piece, or in blocks of the pool, which may be exchanged. */
+/* What is written, from byte `at` on: in blocks of `size` bytes, which may be exchanged if it is POOL_BLOCK. */
 struct source {
-	const uint8_t *flat;
-	void **block; /* where flat is NULL */
-	size_t at;
+	void **block;
+	size_t size, at;
 };
 
 static void source_copy(const struct source *s, uint8_t *dst, size_t len)
 {
-	size_t at = s->at, k;
+	for (size_t at = s->at, k; len; at += k, dst += k, len -= k) {
+		size_t room = s->size - at % s->size;
 
-	if (s->flat) {
-		memcpy(dst, s->flat + at, len);
-		return;
-	}
-	for (; len; at += k, dst += k, len -= k) {
-		k = POOL_BLOCK - at % POOL_BLOCK < len ? POOL_BLOCK - at % POOL_BLOCK : len;
-		memcpy(dst, (const uint8_t *)s->block[at / POOL_BLOCK] + at % POOL_BLOCK, k);
+		k = room < len ? room : len;
+		memcpy(dst, (const uint8_t *)s->block[at / s->size] + at % s->size, k);
 	}
 }
 
-/* The block at s->at, for a whole one of a file. */
-static void **source_block(const struct source *s, size_t len)
+/* The next len bytes are a whole block, to be kept rather than copied. */
+static bool source_is_block(const struct source *s, size_t len)
 {
-	return !s->flat && len == POOL_BLOCK && s->at % POOL_BLOCK == 0 ? &s->block[s->at / POOL_BLOCK] : NULL;
+	return s->size == POOL_BLOCK && len == POOL_BLOCK && s->at % POOL_BLOCK == 0;
 }
 
 static bool piece_writable(const struct piece *p)
@@ -153,7 +148,7 @@ static int write_step(struct core *c, struct node *n, const struct source *src, 
 	size_t cap = k;
 	struct buffer *b;
 	struct piece piece;
-	void **block;
+	bool kept;
 	int ret;
 
 	if (p && p->off <= off && piece_writable(p)) {
@@ -183,8 +178,8 @@ static int write_step(struct core *c, struct node *n, const struct source *src, 
 	ret = buffer_new(c, n, cap, &b);
 	if (ret)
 		return ret;
-	block = source_block(src, k);
-	if (!block)
+	kept = source_is_block(src, k);
+	if (!kept)
 		source_copy(src, b->data, k);
 	b->len = (uint32_t)k;
 	piece = (struct piece){.off = off, .len = k, .kind = PIECE_BUFFER, .buffer = b, .dirty = true};
@@ -193,8 +188,8 @@ static int write_step(struct core *c, struct node *n, const struct source *src, 
 		buffer_unref(b);
 		return ret;
 	}
-	if (block) { /* now that nothing can fail: who tries again finds it where it was */
-		void *empty = b->data;
+	if (kept) { /* now that nothing can fail: who tries again finds it where it was */
+		void **block = &src->block[src->at / POOL_BLOCK], *empty = b->data;
 
 		b->data = *block;
 		*block = empty;
@@ -323,12 +318,14 @@ static int write_measured(struct core_file *f, struct source src, size_t len, ui
 
 int core_file_write(struct core_file *f, const void *buf, size_t len, uint64_t off, unsigned flags)
 {
-	return write_measured(f, (struct source){.flat = buf}, len, off, flags);
+	void *one = (void *)(uintptr_t)buf; /* which is only read, as its size is SIZE_MAX */
+
+	return write_measured(f, (struct source){.block = &one, .size = SIZE_MAX}, len, off, flags);
 }
 
 int core_file_write_blocks(struct core_file *f, void **block, size_t len, uint64_t off, unsigned flags)
 {
-	return write_measured(f, (struct source){.block = block}, len, off, flags);
+	return write_measured(f, (struct source){.block = block, .size = POOL_BLOCK}, len, off, flags);
 }
 
 void seal_stream(struct core *c, struct node *n)

@@ -314,13 +314,13 @@ static int buffers_new(struct session *s, struct err *e)
 		if (s->nrequests >= s->nthreads) {
 			rq->next = s->spare;
 			s->spare = rq;
+			continue;
 		}
-	}
-	/* Those of the threads are faulted in now, not while a request waits. */
-	memset(arena, 0, s->arena_len);
-	for (unsigned i = 0; i < s->nthreads; i++)
+		/* Those of the threads are faulted in now, not while a request waits. */
 		for (unsigned b = 0; b < SESSION_BLOCKS; b++)
-			memset(s->request[i].block[b], 0, POOL_BLOCK);
+			memset(rq->block[b], 0, POOL_BLOCK);
+	}
+	memset(arena, 0, s->arena_len);
 	return 0;
 }
 
