@@ -43,7 +43,7 @@ struct session {
 	struct metrics *metrics; /* the volume's */
 	struct fuse_session *se;
 	int fd;                  /* the device; se owns it */
-	pthread_mutex_t reading; /* held by the thread that reads the device */
+	pthread_mutex_t reading; /* held by the thread that reads the device, but for those that read freely */
 	char *mountpoint;
 	dev_t device;                 /* of what is mounted there; 0: not known */
 	const char *config, *control; /* session_params */

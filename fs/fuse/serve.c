@@ -203,9 +203,11 @@ static void connection_ended(struct session *s, int ret)
 }
 
 /*
- * One thread reads the device at a time, and as long as nobody else asks for anything, it answers what takes it less
- * time than another thread takes to wake up before it lets the next one read. With several threads in read(2) the
- * kernel wakes the one that has slept longest, for each request another one, on another core as a rule.
+ * With several threads in read(2) the kernel wakes the one that has slept longest, for each request another one, on
+ * another core as a rule. So one thread reads at a time, and as long as nobody else asks for anything, it answers what
+ * takes it less time than another thread takes to wake up before it lets the next one read. Where it must let go for
+ * each request, that wake-up is one too many: who had to, reads freely afterwards, beside the one that holds `reading`,
+ * until it gets a short request again.
  */
 static void reading_ends(void *arg)
 {
@@ -214,19 +216,25 @@ static void reading_ends(void *arg)
 	(void)pthread_mutex_unlock(&s->reading);
 }
 
-/* Unless it has to wait: then wait_begin() lets others read. */
-static bool is_answered_soon(const struct request *rq)
+/* How long it takes to answer, unless it has to wait: then wait_begin() lets others read. */
+enum length {
+	LENGTH_SHORT,
+	LENGTH_DATA, /* short, but who asks for that much may soon ask for what is not in memory */
+	LENGTH_LONG
+};
+
+static enum length request_length(const struct request *rq)
 {
 	const struct fuse_in_header *in = (const void *)rq->head;
 	const void *arg = in + 1;
 
 	switch (in->opcode) {
 	case FUSE_READ:
-		return ((const struct fuse_read_in *)arg)->size <= SMALL;
+		return ((const struct fuse_read_in *)arg)->size <= SMALL ? LENGTH_DATA : LENGTH_LONG;
 	case FUSE_WRITE:
-		return ((const struct fuse_write_in *)arg)->size <= SMALL;
+		return ((const struct fuse_write_in *)arg)->size <= SMALL ? LENGTH_DATA : LENGTH_LONG;
 	case FUSE_SETATTR:
-		return !(((const struct fuse_setattr_in *)arg)->valid & FATTR_SIZE);
+		return ((const struct fuse_setattr_in *)arg)->valid & FATTR_SIZE ? LENGTH_LONG : LENGTH_SHORT;
 	case FUSE_LOOKUP:
 	case FUSE_FORGET:
 	case FUSE_GETATTR:
@@ -248,9 +256,9 @@ static bool is_answered_soon(const struct request *rq)
 	case FUSE_REMOVEXATTR:
 	case FUSE_READDIR:
 	case FUSE_READDIRPLUS:
-		return true;
+		return LENGTH_SHORT;
 	default:
-		return false;
+		return LENGTH_LONG;
 	}
 }
 
@@ -266,28 +274,31 @@ static void *worker(void *arg)
 	struct session *s = arg;
 	unsigned number = atomic_fetch_add(&s->running, 1);
 	struct request *rq = &s->request[number];
-	bool reading = false;
+	bool reading = false, freely = false;
 	int ret = 0;
 
 	plain = s->arena + number * SESSION_BUFFER;
 	while (ret == 0 || ret == -EAGAIN) {
-		if (!reading)
+		if (!reading && !freely) {
 			(void)pthread_mutex_lock(&s->reading);
-		reading = true;
+			reading = true;
+		}
 		if (atomic_load_explicit(&s->stopping, memory_order_relaxed))
 			break;
 		ret = receive(s, rq);
 		if (ret)
 			continue;
-		if (is_answered_soon(rq) && !is_more_to_read(s))
+		enum length length = request_length(rq);
+		if (reading && length != LENGTH_LONG && !is_more_to_read(s))
 			wait_hook = (struct wait_hook){reading_ends, s};
-		else
+		else if (reading)
 			reading_ends(s);
 		if (is_write(rq))
 			process_write(s, &rq);
 		else
 			process(s, rq);
 		reading = wait_unhook();
+		freely = !reading && length != LENGTH_SHORT;
 	}
 	if (reading)
 		reading_ends(s);
