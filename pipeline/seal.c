@@ -1,6 +1,7 @@
 #include "pipeline/seal.h"
 
 #include "base/lock.h"
+#include "base/wait.h"
 #include "pipeline/policy.h"
 #include "pipeline/seal_job.h"
 
@@ -201,6 +202,7 @@ static void job_run_here(struct sealer *s, struct seal_job *job)
 	struct worker_ctx *ctx = workers_borrow(s->workers);
 	struct err e = {0};
 
+	wait_begin(); /* codecs take longer than a wake-up */
 	if (ctx) {
 		ctx->cpu.urgent = job->rq->to_inline;
 		job->buf = ctx->span;

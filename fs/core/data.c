@@ -352,8 +352,6 @@ void seal_stream(struct core *c, struct node *n)
 			n->unsealed = have;
 		}
 		(void)pthread_mutex_unlock(&n->lock);
-		if (count)
-			wait_begin(); /* a chunk of few frames is sealed here and now */
 		if (count && seal_submit(c, item, count, POLICY_STREAM, true, false, NULL))
 			for (size_t i = 0; i < count; i++) {
 				seal_settle(&item[i]);
