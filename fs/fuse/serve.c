@@ -38,10 +38,16 @@ static bool is_write(const struct request *rq)
 	return ((const struct fuse_in_header *)rq->head)->opcode == FUSE_WRITE;
 }
 
-/* libfuse hands a pointer to what would follow the head of a WRITE on to op_write, and does not look there itself. */
+/* What libfuse is given. It hands a pointer to what would follow the head of a WRITE on to op_write, and does not look
+ * there itself. */
+static void *request_mem(struct request *rq)
+{
+	return is_write(rq) ? (void *)rq->head : plain;
+}
+
 static void process(struct session *s, struct request *rq)
 {
-	struct fuse_buf buf = {.size = rq->len, .mem = is_write(rq) ? (void *)rq->head : plain, .fd = -1};
+	struct fuse_buf buf = {.size = rq->len, .mem = request_mem(rq), .fd = -1};
 
 	current = rq;
 	fuse_session_process_buf(s->se, &buf);
@@ -173,7 +179,7 @@ static int receive(struct session *s, struct request *rq)
 	rq->len = (size_t)n;
 	if (!is_write(rq))
 		flatten(iov, rq->len);
-	wire_request(&s->wire, is_write(rq) ? (void *)rq->head : plain, &rq->len);
+	wire_request(&s->wire, request_mem(rq), &rq->len);
 	return 0;
 }
 
