@@ -197,7 +197,7 @@ static void test_receive(void **state)
 {
 	struct fixture *f = *state;
 
-	f->options.receive = 4 * MIB;
+	f->options.receive = 16 * MIB;
 	f->options.blocks = 4 * MIB / POOL_BLOCK;
 	run(f, 4, amount(20));
 	f->options.receive = 60 * MIB; /* there must be something left */
