@@ -1,9 +1,11 @@
 /* File data: sizes, holes, what lives on unlinked, what is durable. */
 #include "base/option.h"
+#include "fs/core/map.h"
 #include "tests/core/support.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -221,6 +223,37 @@ static void test_unlinked_lives_on(void **state)
 	assert_int_equal(core_file_read(h, buf, sizeof(buf), 0), 11);
 	core_file_close(h);
 	assert_int_equal(core_getattr(f->core, file, &a), -ENOENT);
+}
+
+/* Fails for want of memory when it comes down to 0. */
+static atomic_int map_sets = INT_MAX;
+
+int __real_map_set(struct map *m, const struct piece *p, struct piece **out);
+int __wrap_map_set(struct map *m, const struct piece *p, struct piece **out);
+int __wrap_map_set(struct map *m, const struct piece *p, struct piece **out)
+{
+	return atomic_fetch_sub(&map_sets, 1) == 1 ? -ENOMEM : __real_map_set(m, p, out);
+}
+
+/* A write that ran out of memory goes on after a cut, and finds what it has not kept yet. */
+static void test_kept_later(void **state)
+{
+	struct fixture *f = *state;
+	struct core_file *h = open_file(f, make(f, CORE_ROOT, "f", S_IFREG | 0644), O_RDWR);
+	uint8_t *want = malloc(MIB), *got = malloc(MIB);
+	uint64_t rng = rng_seed(4);
+
+	assert_true(want && got);
+	fill_random(&rng, want, MIB);
+	atomic_store(&map_sets, 3);
+	assert_int_equal(write_blocks(f, h, want, MIB, 0, 0), 0);
+	assert_true(atomic_load(&map_sets) <= 0);
+	atomic_store(&map_sets, INT_MAX);
+	assert_int_equal(core_file_read(h, got, MIB, 0), MIB);
+	assert_memory_equal(got, want, MIB);
+	core_file_close(h);
+	free(want);
+	free(got);
 }
 
 /* Whole blocks of a file are kept and exchanged; what is not one of them is copied, and its block left. */
@@ -497,6 +530,7 @@ int main(void)
 	    TEST(test_blocks),
 	    TEST(test_unlinked_lives_on),
 	    TEST(test_kept_blocks),
+	    TEST(test_kept_later),
 	    TEST(test_orphans_after_crash),
 	    TEST(test_fsync_then_crash),
 	    TEST(test_commit_interval),
