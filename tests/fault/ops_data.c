@@ -132,7 +132,7 @@ static void changed(struct job *j, struct model_inode *i, bool did, const uint8_
 static bool write_at(struct job *j, struct core_file *f, struct model_inode *i, const uint8_t *buf, size_t len,
                      uint64_t off)
 {
-	bool did = job_did(j, CHANGE(j, core_file_write(f, buf, len, off, 0)));
+	bool did = job_did(j, CHANGE(j, write_blocks(&j->run.fx, f, buf, len, off, 0)));
 
 	changed(j, i, did, buf, len, off, PIECE);
 	return did;

@@ -1,5 +1,6 @@
 /* A store's lock and the note in its file `lock`: who is told to wait, for how long, and what becomes of the note. */
 #include "tests/base/cmocka_all.h"
+#include "tests/base/scratch.h"
 #include "tests/sim/sim.h"
 
 #include "tools/store.c"
@@ -8,7 +9,7 @@
 #include <sys/wait.h>
 
 struct held {
-	char path[32];
+	char path[SCRATCH_PATH];
 	struct io *io;      /* holds the lock */
 	struct store other; /* who wants it */
 };
@@ -19,8 +20,7 @@ static int setup(void **state)
 	struct err e = {0};
 
 	assert_non_null(h);
-	strcpy(h->path, "/tmp/apfs-store-XXXXXX");
-	assert_non_null(mkdtemp(h->path));
+	assert_non_null(scratch_new(h->path));
 	assert_int_equal(io_posix_new(h->path, &h->io, &e), 0);
 	assert_int_equal(io_lock(h->io), 0);
 	*state = h;
@@ -36,6 +36,7 @@ static int teardown(void **state)
 	io_free(h->io);
 	assert_true(ret == 0 || ret == -ENOENT);
 	assert_int_equal(rmdir(h->path), 0);
+	scratch_free(h->path);
 	free(h);
 	return 0;
 }
