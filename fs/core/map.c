@@ -85,6 +85,15 @@ struct piece *map_next(struct piece *p)
 	return RB_NEXT(map_tree, NULL, p);
 }
 
+uint64_t map_gap(struct map *m, uint64_t off)
+{
+	struct piece key = {.off = off};
+	struct piece *next = RB_NFIND(map_tree, &m->tree, &key);
+	struct piece *before = next ? RB_PREV(map_tree, &m->tree, next) : RB_MAX(map_tree, &m->tree);
+
+	return before ? piece_end(before) : 0;
+}
+
 struct piece *map_before(struct map *m, uint64_t off)
 {
 	struct piece *p = off ? map_find(m, off - 1) : NULL;
