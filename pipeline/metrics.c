@@ -62,6 +62,8 @@ static const struct metric_info table[METRIC_COUNT] = {
     [METRIC_CACHE_MISSES] = COUNTER("apfs_cache_misses_total", "Frames that had to be read", METRIC_NUMBER),
     [METRIC_CACHE_EVICTIONS] = COUNTER("apfs_cache_evictions_total", "Frames that made room", METRIC_NUMBER),
     [METRIC_CACHE_BYTES] = GAUGE("apfs_cache_bytes", "Decoded frames in the cache", METRIC_BYTES),
+    [METRIC_CACHE_GIVEN] =
+	COUNTER("apfs_cache_given_bytes_total", "Bytes put into the kernel's cache beside those read", METRIC_BYTES),
 
     [METRIC_CPU_WAIT] = HISTOGRAM("apfs_cpu_wait_seconds", "Waiting for a processor's token"),
     [METRIC_IO_WAIT] = HISTOGRAM("apfs_io_wait_seconds", "Waiting for a token of STORE's disk"),

@@ -126,6 +126,24 @@ static void frame_unref(struct frame_cache *fc, struct cached_frame *f)
 	frame_free(fc, f);
 }
 
+bool frame_cache_peek(struct core *c, uint64_t chunk, uint32_t frame, struct cached_frame **out, const uint8_t **data)
+{
+	struct frame_key key = {chunk, frame};
+	struct frame_cache *fc = c->cache;
+
+	SCOPED_LOCK(&fc->lock);
+	struct cached_frame *f = frame_find(fc, &key);
+	if (f && (f->loading || f->ret)) {
+		frame_unref(fc, f);
+		f = NULL;
+	}
+	if (!f)
+		return false;
+	*out = f;
+	*data = f->data;
+	return true;
+}
+
 static struct cached_frame *frame_new(struct core *c, const struct frame_key *key, uint32_t len)
 {
 	struct cached_frame *f = calloc(1, sizeof(*f));

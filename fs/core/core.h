@@ -175,6 +175,11 @@ void core_file_close(struct core_file *f);
 /* The count read, less than len only at the end of the file, or -errno. */
 ssize_t core_file_read(struct core_file *f, void *buf, size_t len, uint64_t off) MUST_CHECK;
 
+/* What else is decoded where a file has been read: what lies around *off in it is copied to buf, and *off becomes where
+ * that begins. The count, 0 when it is not in memory or above len, when the file is being read in sequence, or when
+ * somebody has it open for writing. */
+size_t core_read_beside(struct core *c, uint64_t ino, uint64_t *off, void *buf, size_t len);
+
 enum {
 	CORE_WRITE_APPEND = 4 /* at the end of the file, whatever off says */
 };

@@ -339,6 +339,9 @@ void frame_cache_free(struct frame_cache *f);
 /* The frame's plaintext, pinned until frame_cache_put: from memory, or read, opened and decompressed now. */
 int frame_cache_get(struct core *c, struct chunk *k, uint32_t frame, struct cached_frame **out, const uint8_t **data,
                     struct err *e) MUST_CHECK;
+/* The same where it is in memory: false if not. No hit, no miss. */
+bool frame_cache_peek(struct core *c, uint64_t chunk, uint32_t frame, struct cached_frame **out,
+                      const uint8_t **data) MUST_CHECK;
 void frame_cache_put(struct core *c, struct cached_frame *f);
 bool frame_cache_has(struct core *c, uint64_t chunk, uint32_t frame);
 /* Gives memory back to the pool: false when nothing can be evicted. */

@@ -17,7 +17,8 @@
 #define SESSION_HEADER         ((size_t)4096)    /* room for what comes before the data of a WRITE */
 #define SESSION_BUFFER         (SESSION_HEADER + SESSION_MAX_WRITE)
 #define SESSION_BLOCKS         (SESSION_MAX_WRITE / POOL_BLOCK)
-#define SESSION_WRITE_HEAD     ((size_t)80) /* a WRITE's header and arguments: what comes before its data */
+#define SESSION_WRITE_HEAD     ((size_t)80)    /* a WRITE's header and arguments: what comes before its data */
+#define BESIDE_MAX             ((size_t)65536) /* bytes of a frame */
 #define SESSION_MAX_BACKGROUND 64u
 #define SESSION_TIMEOUT        86400.0 /* seconds that the kernel may believe us: we are the only writer */
 
@@ -83,6 +84,14 @@ struct session {
 	pthread_mutex_t handle_lock;
 	LIST_HEAD(, handle) handles;
 
+	/* beside.c */
+	pthread_mutex_t beside_lock;
+	pthread_cond_t beside_cond;
+	uint64_t giving;    /* the inode whose data the kernel is given; 0: none */
+	unsigned changes;   /* requests under way that may let somebody change a file's data */
+	bool gives_nothing; /* any more */
+	STAILQ_HEAD(, beside_request) left;
+
 	/* seek.c; under lock */
 	STAILQ_HEAD(, seek_job) seeks;
 	pthread_cond_t seek_cond;
@@ -108,6 +117,23 @@ void serve_drain(struct session *s, unsigned seconds);
 void *serve_reply_buffer(void);
 /* The data of the WRITE that the calling thread works on, for core_file_write_blocks. */
 void **serve_write_blocks(void);
+
+/* --- beside.c --- */
+enum beside_turn {
+	BESIDE_FREE,   /* nothing to observe */
+	BESIDE_CHANGE, /* beside_change_end follows its answer */
+	BESIDE_LEFT    /* another thread answers it */
+};
+/* May this request, whose `bytes` lie in one piece, be worked on? */
+enum beside_turn beside_turn(struct session *s, const struct request *rq, const void *bytes) MUST_CHECK;
+void beside_change_end(struct session *s);
+/* After a READ was answered: gives the kernel what was decoded beside it, through BESIDE_MAX bytes of buf. When true,
+ * beside_left is called until it says false. */
+bool beside_read(struct session *s, const struct request *rq, void *buf) MUST_CHECK;
+/* Takes a request that was left meanwhile into rq and `bytes`; its answer and beside_change_end follow. */
+bool beside_left(struct session *s, struct request *rq, void *bytes) MUST_CHECK;
+/* Gives nothing any more, and waits for what is under way, for `seconds`. */
+void beside_stop(struct session *s, unsigned seconds);
 
 /* --- caller.c: what /proc says of who asks; a process that is gone may nothing --- */
 /* In the user namespace of the mount. A daemon of an ordinary user is not told root's: root counts as incapable. */

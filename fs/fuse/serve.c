@@ -275,6 +275,24 @@ static bool is_more_to_read(const struct session *s)
 	return poll(&pfd, 1, 0) != 0;
 }
 
+/* Any request but a WRITE. */
+static void process_other(struct session *s, struct request *rq)
+{
+	enum beside_turn turn = beside_turn(s, rq, plain);
+
+	if (turn == BESIDE_LEFT)
+		return;
+	process(s, rq);
+	if (turn == BESIDE_CHANGE)
+		beside_change_end(s);
+	if (!beside_read(s, rq, serve_reply_buffer()))
+		return;
+	while (beside_left(s, rq, plain)) {
+		process(s, rq);
+		beside_change_end(s);
+	}
+}
+
 static void *worker(void *arg)
 {
 	struct session *s = arg;
@@ -302,7 +320,7 @@ static void *worker(void *arg)
 		if (is_write(rq))
 			process_write(s, &rq);
 		else
-			process(s, rq);
+			process_other(s, rq);
 		reading = wait_unhook();
 		freely = !reading && length != LENGTH_SHORT;
 	}
@@ -350,6 +368,7 @@ bool serve_stop(struct session *s, unsigned seconds)
 {
 	const struct timespec pause = {.tv_nsec = 10000000};
 
+	beside_stop(s, seconds); /* while the others still answer what it may wait for */
 	atomic_store(&s->stopping, true);
 	/* A signal that comes just before read() is lost: repeat it. */
 	for (unsigned i = 0; i < seconds * 100 && atomic_load(&s->ended) < s->started; i++) {

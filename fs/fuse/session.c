@@ -424,6 +424,9 @@ int session_new(struct core *core, const struct session_params *p, struct sessio
 	(void)pthread_mutex_init(&s->reading, NULL);
 	(void)pthread_mutex_init(&s->drain_lock, NULL);
 	(void)pthread_mutex_init(&s->handle_lock, NULL);
+	(void)pthread_mutex_init(&s->beside_lock, NULL);
+	(void)pthread_cond_init(&s->beside_cond, NULL);
+	STAILQ_INIT(&s->left);
 	LIST_INIT(&s->handles);
 	STAILQ_INIT(&s->seeks);
 	(void)pthread_cond_init(&s->seek_cond, NULL);
@@ -455,6 +458,8 @@ void session_free(struct session *s)
 	buffers_free(s);
 	(void)pthread_cond_destroy(&s->seek_cond);
 	(void)pthread_cond_destroy(&s->drained);
+	(void)pthread_cond_destroy(&s->beside_cond);
+	(void)pthread_mutex_destroy(&s->beside_lock);
 	(void)pthread_mutex_destroy(&s->handle_lock);
 	(void)pthread_mutex_destroy(&s->drain_lock);
 	(void)pthread_mutex_destroy(&s->reading);

@@ -127,16 +127,18 @@ def load_small_memory(seen):
 
         seen.until(v, ["apfs_memory_wait_seconds"], 30, scatter)
 
-        def read(): # a piece of each frame, twice: what is larger goes past the cache
+        # A piece of each frame, twice: what is larger goes past the cache. Who may not write is given the rest too.
+        def read(mode):
             for i in range(2):
                 drop(v.path(f"mixed{i}"))
-                with open(v.path(f"mixed{i}"), "rb") as f:
+                with open(v.path(f"mixed{i}"), mode) as f:
                     os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
                     for at in range(0, 40 * MIB, 65536):
                         os.pread(f.fileno(), 100, at + 4096)
                         os.pread(f.fileno(), 100, at + 32768)
 
-        seen.until(v, ["apfs_cache_hits_total", "apfs_cache_evictions_total"], 30, read)
+        seen.until(v, ["apfs_cache_hits_total", "apfs_cache_evictions_total"], 30, lambda: read("r+b"))
+        seen.until(v, ["apfs_cache_given_bytes_total"], 30, lambda: read("rb"))
         os.unlink(v.path("mixed0"))
         with open(v.path("mixed1"), "r+b") as f: # leaves a third alive, here and there
             for at in range(0, 40, 3):

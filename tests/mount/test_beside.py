@@ -1,0 +1,179 @@
+"""What the kernel is given beside what it reads: it comes, it saves requests, and never takes the place of newer data."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import struct
+import subprocess
+import sys
+import time
+
+from apfsmount import MIB, Volume, check, main, put, run, seed, text, tool
+from test_sparse import same
+
+FRAME = 65536
+BLOCK = 4096
+SECONDS = float(os.environ.get("APFS_SECONDS", "8"))
+
+
+def metric(v, name):
+    m = json.loads(run(tool("apfs"), "stats", "--json", v.mnt))["metrics"][name]
+    return m["count"] if m["type"] == "histogram" else m["value"]
+
+
+def given(v):
+    return metric(v, "apfs_cache_given_bytes_total")
+
+
+def wait_given(v, amount):
+    """It is given after the answer."""
+    end = time.monotonic() + 20
+    while given(v) < amount and time.monotonic() < end:
+        time.sleep(0.02)
+    same(given(v), amount)
+
+
+def arrives():
+    data = text(random.Random(1), 4 * MIB)
+    with Volume() as v:
+        p = v.path("f")
+        put(p, data)
+        v.remount()
+        fd = os.open(p, os.O_RDONLY)
+        try:
+            same(os.pread(fd, 100, 2 * MIB + 20000), data[2 * MIB + 20000 :][:100])
+            wait_given(v, FRAME)
+            reads = metric(v, "apfs_read_seconds")
+            for off in random.Random(2).sample(range(2 * MIB, 2 * MIB + FRAME, BLOCK), FRAME // BLOCK):
+                same(os.pread(fd, BLOCK, off), data[off : off + BLOCK])
+            same(metric(v, "apfs_read_seconds"), reads)
+            # the file's end
+            same(os.pread(fd, 10, 4 * MIB - 50000), data[4 * MIB - 50000 :][:10])
+            wait_given(v, 2 * FRAME)
+            same(os.pread(fd, FRAME, 4 * MIB - 100), data[-100:])
+            same(os.fstat(fd).st_size, len(data))
+        finally:
+            os.close(fd)
+
+
+def not_to_writers():
+    """Nor while somebody else may write: what a program puts into the cache is not overwritten."""
+    data = text(random.Random(3), MIB)
+    with Volume() as v:
+        p = v.path("f")
+        put(p, data)
+        v.remount()
+        writer, reader = os.open(p, os.O_WRONLY), os.open(p, os.O_RDONLY)
+        same(os.pread(reader, 10, 500000), data[500000:500010])
+        time.sleep(0.3)
+        same(given(v), 0)
+        os.close(writer)
+        same(os.pread(reader, 10, 800000), data[800000:800010])
+        wait_given(v, FRAME)
+        os.close(reader)
+
+
+def block(number, version):
+    return struct.pack("<QQ", number, version) * (BLOCK // 16)
+
+
+def until_end(begin, end, work, *args):
+    rng = random.Random(begin)
+    rounds = 0
+    while time.monotonic() < end:
+        work(rng, *args)
+        rounds += 1
+    check(rounds > 10, f"{work.__name__}: {rounds} rounds")
+
+
+def read_around(rng, path, size):
+    """Pages here and there, out of the kernel's cache now and then."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        for _ in range(rng.randrange(1, 40)):
+            os.pread(fd, 16, rng.randrange(size // BLOCK) * BLOCK)
+    finally:
+        os.close(fd)
+
+
+def write_own(rng, path, own, versions):
+    """A new version of one of the blocks that only this process writes, looked at through the same file and others."""
+    number = rng.choice(own)
+    old, new = block(number, versions[number]), block(number, versions[number] + 1)
+    fd = os.open(path, os.O_RDWR)
+    try:
+        check(os.pread(fd, BLOCK, number * BLOCK) == old, f"block {number}: not version {versions[number]}")
+        os.pwrite(fd, new, number * BLOCK)
+        check(os.pread(fd, BLOCK, number * BLOCK) == new, f"block {number}: not what was written just now")
+    finally:
+        os.close(fd)
+    versions[number] += 1
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        check(os.pread(fd, BLOCK, number * BLOCK) == new, f"block {number}: lost after close")
+    finally:
+        os.close(fd)
+
+
+def cut_and_grow(rng, path, size):
+    """The file's length, behind what the others write, without a handle for writing."""
+    length = size + rng.randrange(0, FRAME)
+    os.truncate(path, length)
+    same(os.stat(path).st_size, length)
+    with open(path, "rb") as f:
+        f.seek(length - BLOCK // 2)
+        same(len(f.read(BLOCK)), BLOCK // 2)
+    same(os.stat(path).st_size, length)
+    if rng.randrange(3) == 0:
+        with open(path, "ab") as f:
+            f.write(block(0, 0) * (FRAME // BLOCK))
+            f.flush()
+            os.fsync(f.fileno())
+
+
+def race(threads, writers, readers, cutters):
+    size = 32 * FRAME
+    with Volume("--threads", str(threads)) as v:
+        p = v.path("f")
+        put(p, b"".join(block(n, 0) for n in range(size // BLOCK)))
+        v.remount()
+        end = time.monotonic() + SECONDS
+        fork = multiprocessing.get_context("fork")
+        versions = fork.Array("Q", size // BLOCK, lock=False) # each one's by one writer
+        begin = itertools.count(seed())
+        own = [range(w, size // BLOCK, writers) for w in range(writers)]
+        jobs = [fork.Process(target=until_end, args=(next(begin), end, write_own, p, o, versions)) for o in own]
+        jobs += [fork.Process(target=until_end, args=(next(begin), end, read_around, p, size + FRAME // 2))
+                 for _ in range(readers)]
+        jobs += [fork.Process(target=until_end, args=(next(begin), end, cut_and_grow, p, size)) for _ in range(cutters)]
+        for j in jobs:
+            j.start()
+        try:
+            for j in jobs:
+                j.join()
+        finally:
+            for j in jobs:
+                j.kill()
+        same([j.exitcode for j in jobs], [0] * len(jobs))
+        check(given(v) > 0, "nothing was given")
+        v.remount()
+        with open(p, "rb") as f:
+            for number in range(size // BLOCK):
+                check(f.read(BLOCK) == block(number, versions[number]), f"block {number}: other data after a remount")
+
+
+def races():
+    race(8, 2, 2, 1)
+
+
+def races_of_many():
+    """More writers than there are threads to answer them, and no room for one to wait."""
+    race(4, 12, 4, 1)
+
+
+if __name__ == "__main__":
+    main(arrives, not_to_writers, races, races_of_many)
