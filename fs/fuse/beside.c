@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define THREADS_MIN 3 /* besides the one that does this, one for READ and one for what may wait */
 
@@ -36,7 +37,8 @@ static bool is_change(const struct request *rq)
 	return in->opcode == FUSE_SETATTR && (((const struct fuse_setattr_in *)arg)->valid & FATTR_SIZE);
 }
 
-/* Leaves a request to the thread that gives the data of its file. Under beside_lock. */
+/* Leaves a request to the thread that gives the data of its file: a change under way from now on, so that no other
+ * thread gives any before it is answered. Under beside_lock. */
 static bool leave(struct session *s, const struct request *rq, const void *bytes)
 {
 	struct beside_request *b = malloc(sizeof(*b) + rq->len);
@@ -47,21 +49,18 @@ static bool leave(struct session *s, const struct request *rq, const void *bytes
 	b->len = rq->len;
 	memcpy(b->bytes, bytes, rq->len);
 	STAILQ_INSERT_TAIL(&s->left, b, link);
+	s->changes++;
 	return true;
-}
-
-/* Under beside_lock. */
-static bool is_given(const struct session *s, const void *request)
-{
-	return s->giving && s->giving == ((const struct fuse_in_header *)request)->nodeid;
 }
 
 enum beside_turn beside_turn(struct session *s, const struct request *rq, const void *bytes)
 {
+	const struct fuse_in_header *in = (const void *)rq->head;
+
 	if (!is_change(rq))
 		return BESIDE_FREE;
 	SCOPED_LOCK(&s->beside_lock);
-	while (is_given(s, rq->head)) {
+	while (s->giving == in->nodeid) {
 		if (leave(s, rq, bytes))
 			return BESIDE_LEFT;
 		lock_wait(&s->beside_cond, &s->beside_lock);
@@ -110,9 +109,13 @@ bool beside_read(struct session *s, const struct request *rq, void *buf)
 	if (in->opcode != FUSE_READ || arg->size >= BESIDE_MAX || (arg->flags & O_DIRECT) || !begin(s, in->nodeid))
 		return false;
 	size_t n = core_read_beside(s->core, in->nodeid, &off, buf, BESIDE_MAX);
+	/* Whole pages: of others the kernel reads all again, but a file's last one it takes for read, and before Linux
+	 * 6.13 does not clear what lies behind the file's end. */
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), skip = -off % page;
+	n = n > skip ? (n - skip) / page * page : 0;
 	if (n > arg->size) {
 		wait_begin();
-		give(s, in->nodeid, off, buf, n);
+		give(s, in->nodeid, off + skip, (uint8_t *)buf + skip, n);
 	}
 	end(s);
 	return true;
@@ -124,11 +127,11 @@ bool beside_left(struct session *s, struct request *rq, void *bytes)
 	{
 		SCOPED_LOCK(&s->beside_lock);
 		b = STAILQ_FIRST(&s->left);
-		if (!b || is_given(s, b->bytes))
-			return false; /* or the thread that gives its data now takes it */
+		if (!b)
+			return false;
 		STAILQ_REMOVE_HEAD(&s->left, link);
-		s->changes++;
 	}
+	wait_begin(); /* others may read: that one is not what this thread has read */
 	rq->begin = b->begin;
 	rq->len = b->len;
 	memcpy(rq->head, b->bytes, b->len < sizeof(rq->head) ? b->len : sizeof(rq->head));

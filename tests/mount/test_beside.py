@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import mmap
 import multiprocessing
 import os
 import random
@@ -56,6 +57,27 @@ def arrives():
             same(os.fstat(fd).st_size, len(data))
         finally:
             os.close(fd)
+
+
+def whole_pages():
+    """What lies behind a file's end in its last page is nobody's: it is zero when the file becomes longer."""
+    size = 2 * MIB + 5 * BLOCK - 1000
+    data = text(random.Random(4), size)
+    with Volume() as v:
+        p = v.path("f")
+        put(p, data)
+        v.remount()
+        fd = os.open(p, os.O_RDONLY)
+        try:
+            same(os.pread(fd, 10, 2 * MIB + 100), data[2 * MIB + 100 :][:10])
+            wait_given(v, 4 * BLOCK)
+            with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as m:
+                same(m[2 * MIB :], data[2 * MIB :])
+        finally:
+            os.close(fd)
+        with open(p, "r+b") as f:
+            os.pwrite(f.fileno(), b"end", size + 500)
+            same(os.pread(f.fileno(), BLOCK, size - 100), data[-100:] + bytes(500) + b"end")
 
 
 def not_to_writers():
@@ -176,4 +198,4 @@ def races_of_many():
 
 
 if __name__ == "__main__":
-    main(arrives, not_to_writers, races, races_of_many)
+    main(arrives, whole_pages, not_to_writers, races, races_of_many)
