@@ -103,7 +103,7 @@ static int setattr_locked(struct core *c, struct node *n, unsigned which, const 
 	return set_times(c, n, which, in);
 }
 
-int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core_attr *in, struct core_attr *out)
+static int change_attr(struct core *c, uint64_t ino, unsigned which, const struct core_attr *in, struct core_attr *out)
 {
 	struct node *n;
 	int ret = core_may_write(c);
@@ -120,6 +120,14 @@ int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core
 	}
 	node_put(c, n);
 	return ret;
+}
+
+int core_setattr(struct core *c, uint64_t ino, unsigned which, const struct core_attr *in, struct core_attr *out)
+{
+	if (!(which & CORE_SET_MODE))
+		return change_attr(c, ino, which, in, out);
+	SCOPED_LOCK(&c->ns); /* no commit may come between ACL and mode */
+	return change_attr(c, ino, which, in, out);
 }
 
 /* --- extended attributes ------------------------------------------------------------------------------------------ */
@@ -174,17 +182,6 @@ int core_getxattr(struct core *c, uint64_t ino, const char *name, void *value, s
 	return ret ? ret : index_xattr_get(c->index, ino, name, value, len);
 }
 
-/* An access ACL sets the mode, and one that says no more than the mode is not kept. Under n->lock. */
-static int set_access_acl(struct node *n, const void *value, size_t len, bool kill_sgid, bool *trivial)
-{
-	uint32_t mode = n->attr.mode;
-	int ret = acl_to_mode(value, len, &mode, trivial);
-
-	if (!ret)
-		n->attr.mode = kill_sgid ? mode & ~(uint32_t)S_ISGID : mode;
-	return ret;
-}
-
 static int xattr_exists(struct core *c, struct node *n, const char *name, bool *exists)
 {
 	size_t len = 0;
@@ -197,6 +194,7 @@ static int xattr_exists(struct core *c, struct node *n, const char *name, bool *
 static int setxattr_locked(struct core *c, struct node *n, const char *name, const void *value, size_t len, int flags)
 {
 	bool trivial = false, exists = false;
+	uint32_t mode = n->attr.mode;
 	int ret = 0;
 
 	if (n->gone)
@@ -211,21 +209,26 @@ static int setxattr_locked(struct core *c, struct node *n, const char *name, con
 			ret = -ENODATA;
 	}
 	if (!ret && !strcmp(name, ACL_DEFAULT)) {
-		ret = S_ISDIR(n->attr.mode) ? acl_check(value, len) : -EACCES;
+		ret = S_ISDIR(mode) ? acl_check(value, len) : -EACCES;
 	} else if (!ret && !strcmp(name, ACL_ACCESS)) {
-		ret = S_ISLNK(n->attr.mode) ? -EOPNOTSUPP
-		                            : set_access_acl(n, value, len, flags & CORE_XATTR_KILL_SGID, &trivial);
+		/* It sets the mode, and is not kept if it says no more than that. */
+		ret = S_ISLNK(mode) ? -EOPNOTSUPP : acl_to_mode(value, len, &mode, &trivial);
+		if (flags & CORE_XATTR_KILL_SGID)
+			mode &= ~(uint32_t)S_ISGID;
 	}
 	if (ret)
 		return ret;
 	if (trivial) {
 		ret = index_xattr_remove(c->index, n->ino, name);
-		return ret == -ENODATA ? 0 : ret;
+		ret = ret == -ENODATA ? 0 : ret;
+	} else {
+		ret = index_xattr_set(c->index, n->ino, name, value, len);
+		if (!ret)
+			n->attr.flags |= INDEX_INODE_XATTRS | (strcmp(name, CAPABILITY) ? 0 : NODE_CAPABILITY) |
+			                 (prefer_is_name(name) ? NODE_PREFERS : 0);
 	}
-	ret = index_xattr_set(c->index, n->ino, name, value, len);
 	if (!ret)
-		n->attr.flags |= INDEX_INODE_XATTRS | (strcmp(name, CAPABILITY) ? 0 : NODE_CAPABILITY) |
-		                 (prefer_is_name(name) ? NODE_PREFERS : 0);
+		n->attr.mode = mode;
 	return ret;
 }
 

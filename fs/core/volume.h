@@ -2,7 +2,7 @@
  * What the files of fs/core share: the volume and its nodes.
  *
  * Locks, in the order in which they may be taken (see docs/ARCHITECTURE.md):
- *   ns       every change of names and of the existence of inodes, and the final part of a cut
+ *   ns       every change of names, modes, extended attributes and the existence of inodes, and the final part of a cut
  *   node     one inode's attributes and map; two nodes only under ns
  *   table    the node table, lookup counts, dirty list
  *   chunks, cache, memory, kick: leaves, held for a few instructions (kick below memory)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/posix_acl_xattr.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -437,6 +439,80 @@ static void test_acl_inheritance(void **state)
 	assert_no_acl(f, a.ino, ACCESS_ACL);
 }
 
+static struct core *met; /* its next commit meets a chmod of met_ino */
+static uint64_t met_ino;
+static pthread_t met_thread;
+static bool met_waits;
+static int met_ret;
+
+static void *meet(void *arg)
+{
+	const struct core_attr in = {.mode = S_IFREG | 0724};
+	struct core_attr out;
+
+	met_ret = core_setattr(arg, met_ino, CORE_SET_MODE, &in, &out);
+	return NULL;
+}
+
+int __real_index_commit(struct index *ix, struct err *e);
+int __wrap_index_commit(struct index *ix, struct err *e);
+int __wrap_index_commit(struct index *ix, struct err *e)
+{
+	struct timespec until;
+
+	if (met && pthread_create(&met_thread, NULL, meet, met) == 0) {
+		met = NULL;
+		(void)clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+		met_waits = pthread_timedjoin_np(met_thread, NULL, &until) != 0;
+	}
+	return __real_index_commit(ix, e);
+}
+
+/* No commit comes between what a chmod changes of an ACL and the mode. */
+static void test_acl_amid_commit(void **state)
+{
+	const struct acl acl = ACL(6, 1000, 7, 4, 5, 1);
+	struct fixture *f = *state;
+
+	met_ino = make(f, CORE_ROOT, "f", S_IFREG | 0600);
+	acl_set(f, met_ino, ACCESS_ACL, &acl);
+	met = f->core;
+	sync_all(f);
+	assert_null(met);
+	if (met_waits)
+		assert_int_equal(pthread_join(met_thread, NULL), 0);
+	assert_int_equal(met_ret, 0);
+	fixture_crash(f);
+	assert_int_equal(attr_of(f, met_ino).mode, S_IFREG | 0651);
+	assert_acl(f, met_ino, ACCESS_ACL, &acl);
+}
+
+static bool no_room; /* for the next attribute */
+
+int __real_index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *value, size_t len);
+int __wrap_index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *value, size_t len);
+int __wrap_index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *value, size_t len)
+{
+	bool fails = no_room;
+
+	no_room = false;
+	return fails ? -ENOMEM : __real_index_xattr_set(ix, ino, name, value, len);
+}
+
+static void test_acl_refused(void **state)
+{
+	const struct acl acl = ACL(6, 1000, 7, 4, 5, 1);
+	struct fixture *f = *state;
+	uint64_t file = make(f, CORE_ROOT, "f", S_IFREG | 0600);
+	uint8_t buf[256];
+
+	no_room = true;
+	assert_int_equal(core_setxattr(f->core, file, ACCESS_ACL, buf, acl_encode(&acl, buf), 0), -ENOMEM);
+	assert_int_equal(attr_of(f, file).mode, S_IFREG | 0600);
+	assert_no_acl(f, file, ACCESS_ACL);
+}
+
 /* A default ACL of the three base entries: the umask is not applied, and no ACL is needed. */
 static void test_acl_minimal(void **state)
 {
@@ -467,6 +543,8 @@ int main(void)
 	    TEST(test_xattr_errors),
 	    TEST(test_xattr_many),
 	    TEST(test_acl_and_mode),
+	    TEST(test_acl_amid_commit),
+	    TEST(test_acl_refused),
 	    TEST(test_acl_inheritance),
 	    TEST(test_acl_minimal),
 	};
