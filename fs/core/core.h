@@ -154,14 +154,14 @@ struct core_entry {
 	uint64_t next; /* the offset that continues after this entry */
 	uint64_t ino;
 	uint32_t type;                /* S_IF* bits */
-	const struct core_attr *attr; /* NULL unless asked for */
+	const struct core_attr *attr; /* NULL unless asked for and found */
 };
 
 /* Returns 0 to go on, 1 when the entry did not fit and must not be counted as seen. */
 typedef int (*core_entry_fn)(void *arg, const struct core_entry *entry);
 
 /* Lists from offset off (0: the beginning; "." and ".." come first), entries in order of creation; with_attr adds a
- * reference to each entry that fn took, but "." and "..". */
+ * reference to each entry that fn took with its attributes, but "." and "..". */
 int core_readdir(struct core *c, uint64_t ino, uint64_t off, bool with_attr, core_entry_fn fn, void *arg) MUST_CHECK;
 
 /* --- file data ---------------------------------------------------------------------------------------------------- */

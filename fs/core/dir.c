@@ -536,20 +536,21 @@ int core_readdir(struct core *c, uint64_t ino, uint64_t off, bool with_attr, cor
 		for (size_t i = 0; i < l.n && !ret; i++) {
 			struct listed *e = &l.e[i];
 			struct core_attr attr;
+			int found = with_attr ? list_attr(c, e, &attr) : 0;
 			struct core_entry entry = {.name = e->d.name,
 			                           .next = e->d.cookie,
 			                           .ino = e->d.ino,
 			                           .type = (uint32_t)DTTOIF((unsigned)e->d.type),
-			                           .attr = with_attr ? &attr : NULL};
+			                           .attr = with_attr && !found ? &attr : NULL};
 
 			e->d.name[e->d.name_len] = 0;
 			off = e->d.cookie;
-			if (with_attr && list_attr(c, e, &attr))
+			if (found == -ENOENT)
 				continue;
-			if (with_attr)
+			if (entry.attr)
 				lookup_add(c, e->d.ino, 1);
 			ret = fn(arg, &entry);
-			if (ret && with_attr)
+			if (ret && entry.attr)
 				core_forget(c, e->d.ino, 1);
 		}
 	} while (!ret && l.n == LIST_BATCH);

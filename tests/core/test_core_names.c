@@ -353,6 +353,48 @@ static void test_listing_with_attributes(void **state)
 	assert_int_equal(core_readdir(f->core, find(f, CORE_ROOT, "f1"), 0, true, count_entry, &n), -ENOTDIR);
 }
 
+static uint64_t unloaded; /* the inode that is found neither in memory nor, for want of it, in the index */
+
+struct node *__real_node_peek(struct core *c, uint64_t ino);
+struct node *__wrap_node_peek(struct core *c, uint64_t ino);
+struct node *__wrap_node_peek(struct core *c, uint64_t ino)
+{
+	return ino == unloaded ? NULL : __real_node_peek(c, ino);
+}
+
+int __real_node_get(struct core *c, uint64_t ino, struct node **out);
+int __wrap_node_get(struct core *c, uint64_t ino, struct node **out);
+int __wrap_node_get(struct core *c, uint64_t ino, struct node **out)
+{
+	return ino == unloaded ? -ENOMEM : __real_node_get(c, ino, out);
+}
+
+static int count_without(void *arg, const struct core_entry *e)
+{
+	if (!e->attr) {
+		assert_int_equal(e->ino, unloaded);
+		assert_string_equal(e->name, "f1");
+		assert_int_equal(e->type, S_IFREG);
+		++*(unsigned *)arg;
+	}
+	return 0;
+}
+
+/* An entry of which the attributes cannot be had is listed all the same. */
+static void test_listing_without_memory(void **state)
+{
+	struct fixture *f = *state;
+	unsigned n = 0;
+
+	for (char name[] = "f0"; name[1] < '4'; name[1]++)
+		(void)make(f, CORE_ROOT, name, S_IFREG);
+	unloaded = find(f, CORE_ROOT, "f1");
+	int ret = core_readdir(f->core, CORE_ROOT, 0, true, count_without, &n);
+	unloaded = 0;
+	assert_int_equal(ret, 0);
+	assert_int_equal(n, 1);
+}
+
 /* A directory that is removed while it is open is empty and takes no names. */
 static void test_removed_directory(void **state)
 {
@@ -448,6 +490,7 @@ int main(void)
 	    TEST(test_symlink),
 	    TEST(test_listing_while_changing),
 	    TEST(test_listing_with_attributes),
+	    TEST(test_listing_without_memory),
 	    TEST(test_removed_directory),
 	    TEST(test_by_number),
 	    TEST(test_special_files),
