@@ -517,7 +517,47 @@ static void test_statfs(void **state)
 	assert_true(s.free <= s.blocks && s.avail <= s.free);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+static unsigned lists; /* of the index's extents */
+
+int __real_index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct index_extent *out,
+                             size_t max, size_t *n);
+int __wrap_index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct index_extent *out,
+                             size_t max, size_t *n);
+int __wrap_index_extent_list(struct index *ix, uint64_t ino, uint64_t from, uint64_t to, struct index_extent *out,
+                             size_t max, size_t *n)
+{
+	lists++;
+	return __real_index_extent_list(ix, ino, from, to, out, max, n);
+}
+
+/* The index is asked for an extent once, wherever in it reads begin, and for what was written since not at all. */
+static void test_extents_known(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(5);
+	uint8_t data[200000], got[1000];
+
+	fill_random(&rng, data, sizeof(data));
+	put(f, make(f, CORE_ROOT, "f", S_IFREG | 0644), data, sizeof(data), 0);
+	fixture_remount(f);
+	uint64_t file = find(f, CORE_ROOT, "f");
+	struct core_file *h = open_file(f, file, O_RDWR); /* whose last close forgets */
+
+	memset(data + 90000, 'x', 5000);
+	put(f, file, data + 90000, 5000, 90000);
+	lists = 0;
+	for (uint64_t off = 199000; off >= 90000; off -= 500) {
+		assert_int_equal(get(f, file, got, sizeof(got), off), sizeof(got));
+		assert_memory_equal(got, data + off, sizeof(got));
+	}
+	assert_int_equal(lists, 1);
+	for (uint64_t off = 89500; off; off -= 500) {
+		assert_int_equal(get(f, file, got, sizeof(got), off), sizeof(got));
+		assert_memory_equal(got, data + off, sizeof(got));
+	}
+	assert_int_equal(lists, 2);
+	core_file_close(h);
+}
 
 /* What was decoded for a read, and nothing that may change. */
 static void test_beside(void **state)
@@ -566,6 +606,8 @@ static void test_beside(void **state)
 	free(buf);
 }
 
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -576,6 +618,7 @@ int main(void)
 	    TEST(test_seek),
 	    TEST(test_blocks),
 	    TEST(test_unlinked_lives_on),
+	    TEST(test_extents_known),
 	    TEST(test_beside),
 	    TEST(test_kept_blocks),
 	    TEST(test_kept_later),
