@@ -69,9 +69,9 @@ void buffer_unref(struct buffer *b)
 
 	if (atomic_fetch_sub(&b->refs, 1) != 1)
 		return;
+	budget_give(&c->budget, BUDGET_DIRTY, b->cap); /* before somebody takes it: it is one piece, and counts once */
 	pool_put(c->pool, b->data, b->cap);
 	SCOPED_LOCK(&c->memory_lock);
-	budget_give(&c->budget, BUDGET_DIRTY, b->cap);
 	c->dirty_buffers--;
 	b->node->held -= b->cap;
 	memory_next(c);

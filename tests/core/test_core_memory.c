@@ -134,6 +134,8 @@ static void run(struct fixture *f, unsigned writers, unsigned mib)
 	uint64_t sum = 0;
 
 	f->options.memory = LIMIT;
+	if (!f->options.receive)
+		f->options.blocks = 0; /* they are part of it */
 	f->options.commit_interval_ms = 200;
 	fixture_remount(f);
 	b = core_budget(f->core);
