@@ -18,10 +18,11 @@ int chunk_read(sqlite3_stmt *st, int column, struct index_chunk *out)
 	    .sequence = stmt_u64(st, column + 6),
 	    .is_inline = stmt_u64(st, column + 7) != 0,
 	    .mapped = stmt_u64(st, column + 8),
+	    .refs = stmt_u64(st, column + 9),
 	};
-	if (sqlite3_column_count(st) > column + 9) {
-		out->frames = sqlite3_column_blob(st, column + 9);
-		out->frames_len = (size_t)sqlite3_column_bytes(st, column + 9);
+	if (sqlite3_column_count(st) > column + 10) {
+		out->frames = sqlite3_column_blob(st, column + 10);
+		out->frames_len = (size_t)sqlite3_column_bytes(st, column + 10);
 	}
 	for (int i = 3; i < 6; i++) {
 		if (stmt_u64(st, column + i) > UINT32_MAX)
@@ -60,6 +61,7 @@ static int chunk_move(struct index *ix, const struct index_chunk *c)
 			                    (int64_t)count_live(old.mapped, c->stored_len, c->plain_len), 1);
 		if (ret)
 			return index_fail(ix, ret);
+		unsure_add(ix, c->segment, old.refs > 1 ? c->stored_len : 0);
 	}
 	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_MOVE);
 	chunk_bind(st, c);

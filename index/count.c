@@ -16,6 +16,7 @@
 struct count {
 	uint64_t chunk;
 	int64_t extents, mapped;
+	uint64_t gone; /* bytes that extents mapped and do not any more */
 	bool put;
 	bool known, found; /* row was asked for, and is filled in */
 	struct count_row row;
@@ -51,6 +52,7 @@ void count_add(struct count *c, int64_t extents, int64_t mapped)
 {
 	c->extents += extents;
 	c->mapped += mapped;
+	c->gone += mapped < 0 ? (uint64_t)-mapped : 0;
 }
 
 void count_put(struct count *c)
@@ -144,6 +146,22 @@ static int chunk_delete(struct index *ix, uint64_t chunk, const struct count_row
 	return count_segment(ix, row->segment, -(int64_t)count_live(row->mapped, row->stored_len, row->plain_len), -1);
 }
 
+/* How much more of what the chunk counts as live may be dead after the transaction: all that is gone, as if nobody
+ * shared it, but for what `live` shows; and what was dead before, where a clone of the rest makes the chunk count more.
+ */
+static uint64_t count_unsure(const struct count *c, const struct count_row *row, uint64_t mapped)
+{
+	uint64_t before = row->refs ? row->mapped : mapped + c->gone, plain = row->plain_len;
+
+	/* Of a new chunk that is shared at once, what was overwritten before may never have been mapped. */
+	if (!row->refs && before > plain)
+		before = 0;
+	uint64_t bytes = c->gone + (mapped < plain ? mapped : plain) - (before < plain ? before : plain);
+	if (!bytes || !plain)
+		return 0;
+	return bytes >= plain ? row->stored_len : (bytes * row->stored_len + plain - 1) / plain;
+}
+
 static bool plausible(uint64_t count, int64_t change)
 {
 	return count <= INT64_MAX && (change >= 0 || (uint64_t)-change <= count);
@@ -170,6 +188,7 @@ static int count_apply(struct index *ix, struct count *c, struct err *e)
 	uint64_t refs = row.refs + (uint64_t)c->extents, mapped = row.mapped + (uint64_t)c->mapped;
 	if (!refs)
 		return chunk_delete(ix, c->chunk, &row);
+	unsure_add(ix, row.segment, count_unsure(c, &row, mapped));
 	if (refs == row.refs && mapped == row.mapped)
 		return 0;
 	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_COUNT_SET);
@@ -205,7 +224,7 @@ int counts_apply(struct index *ix, struct err *e)
 	int ret = 0;
 
 	for (struct count *c = ix->counts; c && !ret; c = c->hh.next) {
-		if (c->extents || c->mapped || c->put)
+		if (c->extents || c->gone || c->mapped || c->put)
 			ret = count_apply(ix, c, e);
 	}
 	for (struct segment_count *s = ix->segment_counts; s && !ret; s = s->hh.next)

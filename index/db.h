@@ -72,6 +72,11 @@ enum stmt {
 	STMT_COUNT
 };
 
+/* unsure.c: of what a segment counts as live, so many bytes at most may be dead. */
+struct unsure {
+	uint64_t segment, bytes;
+};
+
 struct index {
 	pthread_mutex_t lock;
 	struct io *io;
@@ -83,6 +88,10 @@ struct index {
 	/* What index_commit still has to add to chunk.refs and to segment.live and .chunks. */
 	struct count *counts;
 	struct segment_count *segment_counts;
+
+	/* By segment. */
+	struct unsure *unsure;
+	size_t nunsure, unsure_room;
 
 	sqlite3_int64 changes;  /* sqlite3_total_changes64 when the transaction began */
 	uint32_t per_change;    /* bytes of dirty pages a changed row has cost lately */
@@ -210,6 +219,10 @@ struct count_row {
 int count_row_get(struct index *ix, uint64_t chunk, struct count_row *row) MUST_CHECK;
 /* What a chunk adds to segment.live. */
 uint64_t count_live(uint64_t mapped, uint32_t stored_len, uint32_t plain_len);
+
+/* Adds to what may be dead of what the segment counts as live; without memory it is forgotten. */
+void unsure_add(struct index *ix, uint64_t segment, uint64_t bytes);
+void unsure_clear(struct index *ix, uint64_t segment);
 
 /* --- opening and committing --------------------------------------------------------------------------------------- */
 

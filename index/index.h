@@ -215,12 +215,13 @@ int index_extent_replace(struct index *ix, uint64_t ino, const struct index_exte
 struct index_chunk {
 	uint64_t id, segment, offset;
 	uint32_t stored_len, plain_len, data_start;
+	bool is_inline;
 	uint64_t sequence;
 	const void *frames; /* the encoded frame table; in index_chunk_get valid as long as the caller's buffer */
 	size_t frames_len;
 	const void *inline_data; /* put: the sealed record if it is kept in the index, else NULL */
-	bool is_inline;
-	uint64_t mapped; /* out: the lengths of its extents together, as of the last commit */
+	uint64_t mapped;         /* out: the lengths of its extents together, as of the last commit */
+	uint64_t refs;           /* out: how many they are */
 };
 
 /* Inserts a chunk whose segment has a row, or will by the next commit. A chunk that has a row already moves to where c
@@ -272,6 +273,16 @@ struct index_owned_extent {
 /* The extents of a chunk, ascending by inode and offset, beginning after extent (ino, off) (0, 0: with the first). */
 int index_chunk_extents(struct index *ix, uint64_t chunk, uint64_t ino, uint64_t off, struct index_owned_extent *out,
                         size_t max, size_t *n) MUST_CHECK;
+
+/* `live` of a segment counts what several extents share for each of them. Of each segment the index knows how many of
+ * these bytes are dead at most: what commits may have left since it was last cleared, and what was added. Kept in
+ * memory: of segments that were there before index_open it knows nothing unless INDEX_UNKNOWN is added for them. */
+#define INDEX_UNKNOWN UINT64_MAX
+void index_unsure_add(struct index *ix, uint64_t segment, uint64_t bytes);
+/* Before looking at its extents: what is lost meanwhile counts again. */
+void index_unsure_clear(struct index *ix, uint64_t segment);
+/* The next segment with id > after of which something may be dead, and how much. -ENOENT. */
+int index_unsure_next(struct index *ix, uint64_t after, uint64_t *segment, uint64_t *bytes) MUST_CHECK;
 
 /* Bytes [pos, pos + len) of one chunk's plaintext are bytes [to_pos, to_pos + len) of another's. */
 struct index_move {

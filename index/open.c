@@ -114,6 +114,7 @@ static void index_free(struct index *ix)
 	if (ix->db)
 		(void)sqlite3_close(ix->db);
 	counts_free(ix);
+	free(ix->unsure);
 	vfs_free(ix->vfs);
 	(void)pthread_mutex_destroy(&ix->lock);
 	free(ix);

@@ -59,6 +59,8 @@ int index_segment_delete(struct index *ix, uint64_t id)
 	sqlite3_stmt *st = stmt_get(ix, STMT_SEGMENT_DELETE);
 	stmt_bind(st, 1, id);
 	ret = stmt_run(ix, st);
+	if (!ret)
+		unsure_clear(ix, id);
 	write_end(ix);
 	return ret;
 }

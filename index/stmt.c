@@ -8,7 +8,7 @@
 	"i.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.flags, i.size, i.blocks, i.parent, i.generation, i.atime, " \
 	"i.atime_ns, i.mtime, i.mtime_ns, i.ctime, i.ctime_ns, i.btime, i.btime_ns"
 #define CHUNK_SHORT \
-	"c.id, c.segment, c.offset, c.stored_len, c.plain_len, c.data_start, c.sequence, c.inlined, c.mapped"
+	"c.id, c.segment, c.offset, c.stored_len, c.plain_len, c.data_start, c.sequence, c.inlined, c.mapped, c.refs"
 #define CHUNK   CHUNK_SHORT ", c.frames"
 #define SEGMENT "id, name, epoch, state, total, live, chunks, header"
 

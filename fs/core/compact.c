@@ -24,11 +24,16 @@ enum mode { MODE_STOP, MODE_IDLE, MODE_BUSY, MODE_URGENT, MODE_ASKED, MODE_ASKED
 
 /* While idle a segment that is a fifth dead is worth the work; while others work it must be half dead. */
 static const struct compact_rule rules[MODES] = {
-    [MODE_IDLE] = {.dead = 20, .dead_bytes = 512 << 10, .inline_live = 256 << 10, .open = true},
+    [MODE_IDLE] = {.dead = 20, .dead_bytes = 512 << 10, .inline_live = 256 << 10, .open = true, .unknown = true},
     [MODE_BUSY] = {.dead = 50, .dead_bytes = 4 << 20, .inline_live = BUSY_INLINE},
-    [MODE_URGENT] = {.dead = 10, .dead_bytes = 64 << 10, .inline_live = UINT64_MAX, .open = true, .emptiest = true},
-    [MODE_ASKED] = {.dead = 20, .dead_bytes = 64 << 10, .inline_live = 1, .open = true},
-    [MODE_ASKED_ALL] = {.dead = 0, .dead_bytes = 4096, .inline_live = 1, .open = true},
+    [MODE_URGENT] = {.dead = 10,
+                     .dead_bytes = 64 << 10,
+                     .inline_live = UINT64_MAX,
+                     .open = true,
+                     .emptiest = true,
+                     .unknown = true},
+    [MODE_ASKED] = {.dead = 20, .dead_bytes = 64 << 10, .inline_live = 1, .open = true, .unknown = true},
+    [MODE_ASKED_ALL] = {.dead = 0, .dead_bytes = 4096, .inline_live = 1, .open = true, .unknown = true},
 };
 
 static bool is_asked(enum mode mode)
@@ -46,6 +51,7 @@ struct compact {
 	bool urged, rescued;             /* somebody waits for room; what it last came to */
 	bool no_room;                    /* there was nothing to find, and no commit since */
 	bool changed_idle, changed_busy; /* something was committed since the last search for victims found none */
+	bool changed_shared;             /* since the search for what clones have left began */
 	enum mode asked;                 /* MODE_STOP: nobody asks */
 	uint64_t last;                   /* of what is asked for: segments made later are not its business */
 	uint64_t inline_after;           /* when the chunks that the index keeps may be a victim again */
@@ -61,7 +67,9 @@ struct compact {
 	size_t room;
 	uint64_t *skip; /* segments not to be tried again: damaged, or nothing in them could be moved */
 	size_t nskip;
-	uint64_t shared_after;          /* where what was asked for goes on to look at what is shared */
+	uint64_t shared_after;          /* where the search for what clones have left goes on ... */
+	enum mode shared_mode;          /* by whose rule it was begun */
+	bool searching;                 /* it is not over */
 	uint64_t requests, quiet_since; /* monotonic ns, as all below */
 	uint64_t next_busy, next_any;
 	bool failing;
@@ -161,7 +169,50 @@ static void status_progress(struct compact *k, uint64_t left)
 		k->status.total = k->status.done + left;
 }
 
-/* Begins with the next victim: -ENOENT if there is none, -EAGAIN if it is still being written to. */
+/* What clones have left is looked for, some segments at a time, where nothing else is a victim or has room. -EAGAIN:
+ * not all have been looked at. */
+static int choose_shared(struct core *c, enum mode mode, const struct compact_rule *rule)
+{
+	struct compact *k = c->compact;
+	int ret;
+
+	if (k->shared_mode != mode)
+		k->shared_after = 0;
+	k->shared_mode = mode;
+	if (!k->shared_after) {
+		SCOPED_LOCK(&k->lock);
+		k->changed_shared = false;
+	}
+	ret = compact_choose_shared(c, rule, k->skip, k->nskip, &k->shared_after, &k->victim);
+	if (ret == -ENOENT) {
+		SCOPED_LOCK(&k->lock);
+		/* What was committed meanwhile may lie behind; whoever asked wants what was there before. */
+		if (k->changed_shared && !is_asked(mode))
+			ret = -EAGAIN;
+		k->shared_after = 0;
+	}
+	k->searching = ret == -EAGAIN;
+	return ret;
+}
+
+/* -ENOENT: there is no victim; -ENOSPC: none that there is room for. */
+static int choose(struct core *c, enum mode mode, const struct compact_rule *rule, uint64_t *left)
+{
+	struct compact *k = c->compact;
+	int found = compact_choose(c, rule, k->skip, k->nskip, &k->victim, left), ret;
+
+	k->searching = false;
+	if (!found && !compact_has_room(c, k->victim.live))
+		found = -ENOSPC;
+	if (found != -ENOENT && found != -ENOSPC)
+		return found;
+	ret = choose_shared(c, mode, rule);
+	if (!ret)
+		*left += k->victim.live;
+	return ret == -ENOENT ? found : ret;
+}
+
+/* Begins with the next victim: -ENOENT if there is none, -EAGAIN if it is still being written to or looked for. */
 static int pass_begin(struct core *c, enum mode mode)
 {
 	struct compact *k = c->compact;
@@ -176,22 +227,17 @@ static int pass_begin(struct core *c, enum mode mode)
 		if (core_monotonic(c) < k->inline_after)
 			rule.inline_live = UINT64_MAX;
 	}
-	ret = compact_choose(c, &rule, k->skip, k->nskip, &k->victim, &left);
-	if (ret == -ENOENT && is_asked(mode)) {
-		ret = compact_choose_shared(c, &rule, k->skip, k->nskip, &k->shared_after, &k->victim);
-		left = ret ? 0 : k->victim.live;
-	}
+	ret = choose(c, mode, &rule, &left);
 	if (ret)
 		return ret;
 	status_progress(k, left);
-	/* A victim that is moved by half only takes space. */
-	if (!space_claim_scratch(c, k->victim.live, 0))
-		return -ENOSPC;
-	space_unclaim(c, k->victim.live);
 	if (k->victim.open) {
 		pipeline_segment_roll(c->pipeline, k->victim.segment);
-		if (pipeline_segment_get(c->pipeline, k->victim.segment, &s) || s.open)
+		if (pipeline_segment_get(c->pipeline, k->victim.segment, &s) || s.open) {
+			if (k->shared_after == k->victim.segment)
+				k->shared_after--; /* it is found again */
 			return -EAGAIN;
+		}
 	}
 	k->pass = (struct compact_pass){.segment = k->victim.segment, .last = UINT64_MAX};
 	if (!k->victim.segment)
@@ -391,7 +437,11 @@ static void work_result(struct core *c, enum mode mode, int ret, uint64_t began)
 
 	k->next_busy = now + took * PAUSE;
 	urge_result(k, mode, ret);
-	if (ret == -EAGAIN) {
+	if (ret == -EAGAIN && k->searching) {
+		if (mode == MODE_IDLE || mode == MODE_BUSY)
+			k->next_any = now + took * SCAN_SHARE;
+		ret = 0;
+	} else if (ret == -EAGAIN) {
 		SCOPED_LOCK(&k->lock);
 		wait_until(k, POLL / 10);
 		ret = 0;
@@ -473,7 +523,7 @@ void compact_changed(struct core *c)
 	SCOPED_LOCK(&k->lock);
 	bool asleep = !k->changed_idle && !k->changed_busy; /* otherwise it looks by itself */
 
-	k->changed_idle = k->changed_busy = true;
+	k->changed_idle = k->changed_busy = k->changed_shared = true;
 	k->no_room = false;
 	if (asleep)
 		(void)pthread_cond_broadcast(&k->cond);

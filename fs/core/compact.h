@@ -120,22 +120,26 @@ struct compact_victim {
 	bool open;
 };
 struct compact_rule {
+	bool open;            /* the segment that is appended to may be one: it is closed first */
+	bool emptiest;        /* prefer what has least to copy, not what promises most in the long run */
+	bool unknown;         /* look also at what clones have left in segments of which nothing is known yet */
 	unsigned dead;        /* per cent of a segment that must be dead at least */
 	uint64_t dead_bytes;  /* and how many bytes */
 	uint64_t inline_live; /* bytes of chunks in the index that are worth moving */
 	uint64_t last;        /* segments above this id are left alone */
-	bool open;            /* the segment that is appended to may be one: it is closed first */
-	bool emptiest;        /* prefer what has least to copy, not what promises most in the long run */
 };
 /* The best victim, or -ENOENT. Segments in skip are passed over. *bytes: what is live in all that the rule admits. */
 int compact_choose(struct core *c, const struct compact_rule *rule, const uint64_t *skip, size_t nskip,
                    struct compact_victim *out, uint64_t *bytes) MUST_CHECK;
 
 /* What `live` does not tell: it counts what clones share for each of them, so that a chunk may look live that is mostly
- * dead. Looks at all extents of the next segments above *after. -EAGAIN: none of these is a victim, but there are more;
- * -ENOENT: there are none. */
+ * dead. Looks at all extents of the next segments above *after that the rule might admit (index_unsure_next). A victim
+ * is one whose live bytes there is room for. -EAGAIN: none of these is, but there are more; -ENOENT: there are none. */
 int compact_choose_shared(struct core *c, const struct compact_rule *rule, const uint64_t *skip, size_t nskip,
                           uint64_t *after, struct compact_victim *out) MUST_CHECK;
+
+/* Whether so many bytes can be copied: a victim that is moved by half only takes space. */
+bool compact_has_room(struct core *c, uint64_t live);
 
 /* Dead bytes in segments that the rule admits and of which at most live_max bytes are live. */
 uint64_t compact_dead(struct core *c, const struct compact_rule *rule, uint64_t live_max);

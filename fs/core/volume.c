@@ -101,7 +101,8 @@ static int memory_init(struct core *c)
 	return ret;
 }
 
-static int highest_segment(struct core *c, uint64_t *highest)
+/* What clones have left in the segments that are there is not known yet. */
+static int segments_begin(struct core *c, uint64_t *highest)
 {
 	struct index_segment row[64];
 	size_t n;
@@ -110,8 +111,11 @@ static int highest_segment(struct core *c, uint64_t *highest)
 	*highest = 0;
 	do {
 		ret = index_segment_list(c->index, *highest, row, 64, &n);
-		if (!ret && n)
-			*highest = row[n - 1].id;
+		for (size_t i = 0; i < n && !ret; i++) {
+			*highest = row[i].id;
+			if (!c->opt.read_only)
+				index_unsure_add(c->index, row[i].id, INDEX_UNKNOWN);
+		}
 	} while (!ret && n);
 	return ret;
 }
@@ -141,7 +145,7 @@ static int pipeline_init(struct core *c, struct err *e)
 	                             .governor = c->governor,
 	                             .metrics = c->metrics};
 	uint64_t last;
-	int ret = highest_segment(c, &last);
+	int ret = segments_begin(c, &last);
 
 	if (ret)
 		return ret;

@@ -1,9 +1,11 @@
 #include "tests/core/file_rig.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -37,6 +39,20 @@ void file_scatter(struct fixture *f, struct file *x, uint64_t *rng, size_t n)
 {
 	while (n--)
 		file_write(f, x, rng, rng_below(rng, x->len / BLOCK) * BLOCK, BLOCK);
+}
+
+void file_clone(struct fixture *f, const struct file *from, struct file *to)
+{
+	struct core_file *a, *b;
+
+	assert_true(from->len >= to->len && from->len <= to->room);
+	assert_int_equal(core_file_open(f->core, from->ino, O_RDONLY, &a), 0);
+	assert_int_equal(core_file_open(f->core, to->ino, O_RDWR, &b), 0);
+	assert_int_equal(core_file_clone(a, 0, b, 0, from->len, 0), from->len);
+	core_file_close(a);
+	core_file_close(b);
+	memcpy(to->data, from->data, from->len);
+	to->len = from->len;
 }
 
 void file_check(struct fixture *f, const struct file *x)

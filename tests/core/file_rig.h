@@ -20,6 +20,8 @@ struct file file_make(struct fixture *f, const char *name, uint64_t *rng, size_t
 void file_write(struct fixture *f, struct file *x, uint64_t *rng, size_t off, size_t len);
 /* Overwrites n blocks at random places. */
 void file_scatter(struct fixture *f, struct file *x, uint64_t *rng, size_t n);
+/* All of `to` becomes what `from` is, which is no shorter. */
+void file_clone(struct fixture *f, const struct file *from, struct file *to);
 void file_check(struct fixture *f, const struct file *x);
 /* Extents that the index has of it. */
 size_t file_pieces(struct fixture *f, const struct file *x);

@@ -25,6 +25,7 @@ int srig_open(struct srig *r, bool read_only)
 	                               .memory = r->memory,
 	                               .commit_interval_ms = 3600 * 1000,
 	                               .compress = {CODEC_ZSTD, -1},
+	                               .compact_on_demand = r->on_demand,
 	                               .read_only = read_only};
 
 	return core_open(&o, &r->core, NULL);

@@ -25,6 +25,7 @@ struct srig {
 	struct srig_file file[FILES];
 	uint64_t rng, memory;
 	bool compressible;
+	bool on_demand; /* no compaction but for want of room, from the next srig_open on */
 };
 
 int srig_open(struct srig *r, bool read_only);

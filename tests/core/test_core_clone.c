@@ -327,36 +327,6 @@ static void *cloner_main(void *arg)
 	return NULL;
 }
 
-/* What clones share counts as live for each of them, so that a chunk of which half is dead looks live: whoever asks for
- * compaction has it found. */
-static void test_shared_dead(void **state)
-{
-	struct fixture *f = *state;
-	uint64_t rng = rng_seed(13);
-	struct file x = roomy(f, "x", &rng, 4 * MIB), y = roomy(f, "y", &rng, 0), z = roomy(f, "z", &rng, 0);
-
-	for (unsigned round = 0; round < 2; round++) {
-		sync_all(f);
-		clone_to(f, &x, 0, &y, 0, x.len);
-		clone_to(f, &x, 0, &z, 0, x.len);
-		for (size_t off = 0; !round && off < x.len; off += MIB / 4)
-			file_write(f, &x, &rng, off, MIB / 8);
-	}
-	sync_all(f);
-	inside_roll(f->core);
-	assert_true(segment_bytes(f) > 6 * MIB);
-	compact_ok(f, false);
-	print_message("%zu bytes are left\n", segment_bytes(f));
-	assert_true(segment_bytes(f) < 5 * MIB);
-	file_check(f, &x);
-	file_check(f, &y);
-	file_check(f, &z);
-	store_ok(f);
-	free(x.data);
-	free(y.data);
-	free(z.data);
-}
-
 /* Compaction moves what is being cloned. */
 static void test_threads(void **state)
 {
@@ -656,7 +626,7 @@ int main(void)
 	    TEST(test_shares),    TEST(test_answers),      TEST(test_unsaved),      TEST(test_source_goes),
 	    TEST(test_merge),     TEST(test_threads),      TEST(test_blocks),       TEST(test_allocate),
 	    TEST(test_foreign),   TEST(test_many_extents), TEST(test_many_sharers), TEST(test_many_clones),
-	    TEST(test_many_read), TEST(test_shared_dead),
+	    TEST(test_many_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -249,6 +249,80 @@ static void test_shared(void **state)
 	free(x.data);
 }
 
+/* Clones hide half of what x once held: none of them has it any more, but what they share counts as live for each. */
+static void hide_dead(struct fixture *f, struct file *x, struct file *y, uint64_t *rng)
+{
+	*x = file_make(f, "x", rng, 4 * MIB);
+	for (unsigned i = 0; i < 2; i++)
+		y[i] = file_make_in(f, CORE_ROOT, i ? "y1" : "y0", rng, 0, x->len);
+	for (unsigned round = 0; round < 2; round++) {
+		sync_all(f);
+		for (unsigned i = 0; i < 2; i++)
+			file_clone(f, x, &y[i]);
+		for (size_t off = 0; !round && off < x->len; off += MIB / 4)
+			file_write(f, x, rng, off, MIB / 8);
+	}
+	sync_all(f);
+	assert_true(segment_bytes(f) > 6 * MIB);
+}
+
+static void hidden_check(struct fixture *f, struct file *x, struct file *y)
+{
+	print_message("%llu bytes are left\n", (unsigned long long)segment_bytes(f));
+	assert_true(segment_bytes(f) < 5 * MIB);
+	fixture_remount(f);
+	index_ok(f);
+	file_check(f, x);
+	free(x->data);
+	for (unsigned i = 0; i < 2; i++) {
+		file_check(f, &y[i]);
+		free(y[i].data);
+	}
+}
+
+static void test_hidden(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t rng = rng_seed(13);
+	struct file x, y[2];
+
+	hide_dead(f, &x, y, &rng);
+	compact_ok(f, false);
+	hidden_check(f, &x, y);
+}
+
+/* While the volume is idle it is found as well, and by the next mount, too; and then there is peace. */
+static void hidden_idle(struct fixture *f, bool next_mount)
+{
+	uint64_t rng = rng_seed(14), chunks = 0;
+	struct file x, y[2];
+
+	f->options.no_compact = next_mount;
+	fixture_remount(f);
+	hide_dead(f, &x, y, &rng);
+	f->options.no_compact = false;
+	if (next_mount)
+		fixture_remount(f);
+	for (unsigned i = 0; i < 600 && segment_bytes(f) > 5 * MIB; i++)
+		(void)usleep(100000);
+	for (unsigned i = 0; i < 20 && chunks != f->core->next_chunk; i++) {
+		chunks = f->core->next_chunk;
+		(void)usleep(1500000);
+	}
+	assert_int_equal(f->core->next_chunk, chunks);
+	hidden_check(f, &x, y);
+}
+
+static void test_hidden_idle(void **state)
+{
+	hidden_idle(*state, false);
+}
+
+static void test_hidden_next_mount(void **state)
+{
+	hidden_idle(*state, true);
+}
+
 /* --- damage ------------------------------------------------------------------------------------------------------- */
 
 static void test_damage(void **state)
@@ -400,6 +474,9 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_blocks, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_inline, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_shared, fixture_setup, fixture_teardown),
+	    cmocka_unit_test_setup_teardown(test_hidden, fixture_setup, fixture_teardown),
+	    cmocka_unit_test_setup_teardown(test_hidden_idle, fixture_setup, fixture_teardown),
+	    cmocka_unit_test_setup_teardown(test_hidden_next_mount, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_damage, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_threads, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_background, fixture_setup, fixture_teardown),

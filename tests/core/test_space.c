@@ -340,6 +340,82 @@ static void test_deleting_clones_does_not_wait(void **state)
 	deleting_clones(true);
 }
 
+static void reopen(struct srig *r)
+{
+	assert_int_equal(core_close(r->core, NULL), 0);
+	assert_int_equal(srig_open(r, false), 0);
+}
+
+/* All of file id becomes that of two clones, which are made if need be; or it is compared with them. */
+static void clones(struct srig *r, unsigned id, bool compare)
+{
+	static uint8_t want[BLOCKS * BLOCK], got[BLOCKS * BLOCK];
+	struct core_file *from, *to;
+	char name[16];
+	uint64_t ino;
+
+	assert_int_equal(core_file_open(r->core, srig_lookup(r, srig_name(id)), O_RDONLY, &from), 0);
+	assert_int_equal(core_file_read(from, want, sizeof(want), 0), sizeof(want));
+	for (unsigned i = 0; i < 2; i++) {
+		(void)snprintf(name, sizeof(name), "c%u.%u", id, i);
+		ino = srig_lookup(r, name);
+		if (!ino)
+			assert_int_equal(srig_create(r, name, &ino), 0);
+		assert_int_equal(core_file_open(r->core, ino, O_RDWR, &to), 0);
+		if (!compare)
+			assert_int_equal(core_file_clone(from, 0, to, 0, sizeof(want), 0), sizeof(want));
+		else
+			assert_int_equal(core_file_read(to, got, sizeof(got), 0), sizeof(got));
+		core_file_close(to);
+		assert_true(!compare || !memcmp(want, got, sizeof(want)));
+	}
+	core_file_close(from);
+}
+
+/* A third of what is stored is in no file any more, but what clones share counts as live for each of them: it is found
+ * before a write is refused. */
+static void hidden(bool next_mount)
+{
+	unsigned made = 0, id = 20;
+	struct srig r;
+
+	srig_init(&r, DISK, 16 * MIB);
+	r.on_demand = true;
+	reopen(&r);
+	for (unsigned i = 0; i < 12; i++)
+		assert_int_equal(srig_write(&r, i, 0, BLOCKS), 0); /* 2 MiB */
+	for (unsigned round = 0; round < 2; round++) {
+		assert_int_equal(srig_sync(&r), 0);
+		for (unsigned i = 0; i < 12; i++) {
+			clones(&r, i, false);
+			for (unsigned k = 0; !round && k < BLOCKS; k += 16)
+				assert_int_equal(srig_write(&r, i, k, k + 8), 0);
+		}
+	}
+	assert_int_equal(srig_sync(&r), 0);
+	if (next_mount)
+		reopen(&r);
+	for (int ret = 0; !ret; made += !ret) {
+		ret = srig_write(&r, id, made % BLOCKS, made % BLOCKS + 1);
+		srig_may_lack(ret);
+		id += made % BLOCKS == BLOCKS - 1;
+		assert_true(id < FILES);
+	}
+	print_message("%llu MiB were written before the disk was full\n", (unsigned long long)made * BLOCK / MIB);
+	assert_true(made * (uint64_t)BLOCK > 24 * MIB);
+	srig_verify(&r, false);
+	for (unsigned i = 0; i < 12; i++)
+		clones(&r, i, true);
+	srig_release(&r);
+}
+
+static void test_hidden(void **state)
+{
+	(void)state;
+	hidden(false);
+	hidden(true);
+}
+
 /* Data that compresses is accepted as long as it fits once it is compressed. */
 static void test_compressible(void **state)
 {
@@ -567,6 +643,7 @@ int main(void)
 	    cmocka_unit_test(test_deleting_does_not_wait),
 	    cmocka_unit_test(test_deleting_clones_does_not_wait),
 	    cmocka_unit_test(test_lean_cut_leaves_joint_chunks),
+	    cmocka_unit_test(test_hidden),
 	    cmocka_unit_test(test_every_capacity),
 	    cmocka_unit_test(test_cycles),
 	    cmocka_unit_test(test_fragments),

@@ -390,6 +390,87 @@ static void test_live(void **state)
 	io_free(io);
 }
 
+static uint64_t unsure_of(struct index *ix, uint64_t segment)
+{
+	uint64_t id, bytes;
+
+	return index_unsure_next(ix, segment - 1, &id, &bytes) || id != segment ? 0 : bytes;
+}
+
+static void map(struct index *ix, uint64_t ino, uint64_t chunk, uint32_t chunk_off, uint64_t off, uint64_t len)
+{
+	const struct index_extent x = {off, len, chunk, chunk_off};
+
+	assert_int_equal(index_extent_set(ix, ino, &x), 0);
+}
+
+/* What `live` may hide: never less than what it does, and nothing where nothing is shared. */
+static void test_unsure(void **state)
+{
+	const uint64_t half = 1 << 19, whole = 1 << 20;
+	struct io *io;
+	struct index *ix = new_index(&io);
+	uint64_t id, bytes;
+
+	(void)state;
+	put_chunk(ix, 7);
+	for (uint64_t ino = 3; ino <= 5; ino++) {
+		struct index_inode in = some_inode(ino, 0);
+
+		assert_int_equal(index_inode_put(ix, &in), 0);
+	}
+	map(ix, 3, 7, 0, 0, whole);
+	assert_int_equal(live_of(ix, 1), 1000);
+	map(ix, 3, 0, 0, half, 9000);
+	assert_true(live_of(ix, 1) < 1000);
+	assert_int_equal(unsure_of(ix, 1), 0);
+	map(ix, 3, 7, half, half, 9000);
+	assert_int_equal(live_of(ix, 1), 1000);
+	index_unsure_clear(ix, 1);
+	/* Of three that share it one loses half, which the others have. */
+	map(ix, 4, 7, 0, 0, whole);
+	map(ix, 5, 7, 0, 0, whole);
+	assert_int_equal(live_of(ix, 1), 1000);
+	assert_int_equal(unsure_of(ix, 1), 0);
+	map(ix, 3, 0, 0, 0, half);
+	assert_int_equal(live_of(ix, 1), 1000);
+	assert_int_equal(unsure_of(ix, 1), 500);
+	index_unsure_clear(ix, 1);
+	/* The others, too: it is dead, and does not show. */
+	map(ix, 4, 0, 0, 0, half);
+	map(ix, 5, 0, 0, 0, half);
+	assert_int_equal(live_of(ix, 1), 1000);
+	assert_true(unsure_of(ix, 1) >= 500);
+	/* One alone has the rest: it shows. Others then hide it again. */
+	map(ix, 4, 0, 0, half, half);
+	map(ix, 5, 0, 0, half, half);
+	assert_int_equal(live_of(ix, 1), 500);
+	index_unsure_clear(ix, 1);
+	map(ix, 4, 7, half, half, half);
+	assert_int_equal(live_of(ix, 1), 1000);
+	assert_int_equal(unsure_of(ix, 1), 500);
+	/* Half is cloned and half goes within one transaction: the counts are the same. */
+	index_unsure_clear(ix, 1);
+	map(ix, 5, 7, half, half, half);
+	map(ix, 4, 0, 0, half, half);
+	assert_int_equal(live_of(ix, 1), 1000);
+	assert_int_equal(unsure_of(ix, 1), 500);
+	/* What is added stays until it is cleared, or the segment goes. */
+	index_unsure_add(ix, 9, 1);
+	index_unsure_add(ix, 8, INDEX_UNKNOWN);
+	index_unsure_add(ix, 8, 5);
+	assert_int_equal(index_unsure_next(ix, 1, &id, &bytes), 0);
+	assert_int_equal(id, 8);
+	assert_int_equal(bytes, INDEX_UNKNOWN);
+	assert_int_equal(index_segment_delete(ix, 8), 0);
+	assert_int_equal(index_unsure_next(ix, 1, &id, &bytes), 0);
+	assert_int_equal(id, 9);
+	index_unsure_clear(ix, 9);
+	assert_int_equal(index_unsure_next(ix, 1, &id, &bytes), -ENOENT);
+	close_index(ix);
+	io_free(io);
+}
+
 static void test_inline_chunk(void **state)
 {
 	struct io *io;
@@ -570,13 +651,14 @@ static void test_check(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_inode),    cmocka_unit_test(test_inode_delete_takes_all),
-	    cmocka_unit_test(test_symlink),  cmocka_unit_test(test_dirent),
-	    cmocka_unit_test(test_names),    cmocka_unit_test(test_xattr),
-	    cmocka_unit_test(test_meta),     cmocka_unit_test(test_chunk),
-	    cmocka_unit_test(test_live),     cmocka_unit_test(test_inline_chunk),
-	    cmocka_unit_test(test_segment),  cmocka_unit_test(test_file_chunks),
-	    cmocka_unit_test(test_dangling), cmocka_unit_test(test_check),
+	    cmocka_unit_test(test_inode),        cmocka_unit_test(test_inode_delete_takes_all),
+	    cmocka_unit_test(test_symlink),      cmocka_unit_test(test_dirent),
+	    cmocka_unit_test(test_names),        cmocka_unit_test(test_xattr),
+	    cmocka_unit_test(test_meta),         cmocka_unit_test(test_chunk),
+	    cmocka_unit_test(test_live),         cmocka_unit_test(test_unsure),
+	    cmocka_unit_test(test_inline_chunk), cmocka_unit_test(test_segment),
+	    cmocka_unit_test(test_file_chunks),  cmocka_unit_test(test_dangling),
+	    cmocka_unit_test(test_check),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
