@@ -37,6 +37,7 @@ ROWS = {
     "read-text": ("sequential read, text, cold", "MB/s", True),
     "write-random": ("sequential write, random data", "MB/s", True),
     "read-random": ("sequential read, random data, cold", "MB/s", True),
+    "rand-first": ("random read 4 KiB, the first 1,000, cold", "IOPS", True),
     "rand-read": ("random read 4 KiB, cold", "IOPS", True),
     "rand-write": ("random write 4 KiB, fsync at end", "IOPS", True),
     "rand-fdatasync": ("random write 4 KiB, fdatasync each", "IOPS", True),
@@ -50,7 +51,9 @@ ROWS = {
     "memory": ("the daemon's memory, peak", "MB", False),
 }
 GROUPS = {
-    "text": ("write-text", "disk-text", "read-text", "rand-read", "rand-write", "rand-fdatasync", "mixed", "memory"),
+    "text": (
+        "write-text", "disk-text", "read-text", "rand-first", "rand-read", "rand-write", "rand-fdatasync", "mixed", "memory"
+    ),
     "random": ("write-random", "read-random", "memory"),
     "tree": ("untar", "disk-tree", "ls", "grep", "rm", "memory"),
 }
@@ -151,6 +154,10 @@ class Measure:
         if "read-text" in self.wanted:
             s.cold()
             self.put("read-text", size / 1e6 / seconds(read_file, path, size))
+        if "rand-first" in self.wanted:
+            s.cold()
+            # So few that hardly any unit of compression is met twice.
+            self.fio("rand-first", path, "--rw=randread", "--bs=4k", "--io_size=4M")
         if "rand-read" in self.wanted:
             s.cold()
             # A part of the file, so that few blocks are met twice and found in the kernel's cache.
