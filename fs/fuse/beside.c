@@ -32,8 +32,11 @@ static bool is_change(const struct request *rq)
 	const struct fuse_in_header *in = (const void *)rq->head;
 	const void *arg = in + 1;
 
-	if (in->opcode == FUSE_OPEN)
-		return (((const struct fuse_open_in *)arg)->flags & O_ACCMODE) != O_RDONLY;
+	if (in->opcode == FUSE_OPEN) {
+		uint32_t flags = ((const struct fuse_open_in *)arg)->flags;
+
+		return (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+	}
 	return in->opcode == FUSE_SETATTR && (((const struct fuse_setattr_in *)arg)->valid & FATTR_SIZE);
 }
 
