@@ -232,6 +232,7 @@ static int posix_allocate(struct io_file *f, uint64_t off, uint64_t len)
 {
 	if (off > INT64_MAX || len > INT64_MAX - off)
 		return -EFBIG;
+	wait_begin();
 	while (fallocate(fd_of(f), 0, (off_t)off, (off_t)len)) {
 		if (errno != EINTR)
 			return -errno;
@@ -273,6 +274,7 @@ static int posix_unlink(struct io *io, const char *path)
 
 	if (ret)
 		return ret;
+	wait_begin();
 	return unlinkat(dirfd_of(io), path, 0) ? -errno : 0;
 }
 
@@ -284,6 +286,7 @@ static int posix_rename(struct io *io, const char *from, const char *to)
 		ret = check_path(to);
 	if (ret)
 		return ret;
+	wait_begin();
 	return renameat(dirfd_of(io), from, dirfd_of(io), to) ? -errno : 0;
 }
 
@@ -293,17 +296,18 @@ static int posix_mkdir(struct io *io, const char *path)
 
 	if (ret)
 		return ret;
+	wait_begin();
 	return mkdirat(dirfd_of(io), path, 0700) ? -errno : 0;
 }
 
 static int posix_sync_dir(struct io *io, const char *path)
 {
 	int ret = 0;
-	int fd = open_dir(io, path);
 
+	wait_begin();
+	int fd = open_dir(io, path);
 	if (fd < 0)
 		return fd;
-	wait_begin();
 	while (fsync(fd)) {
 		if (errno != EINTR) {
 			ret = -errno;
@@ -316,8 +320,8 @@ static int posix_sync_dir(struct io *io, const char *path)
 
 static int posix_list(struct io *io, const char *path, io_list_fn fn, void *arg)
 {
+	wait_begin();
 	int fd = open_dir(io, path);
-
 	if (fd < 0)
 		return fd;
 	DIR *d = fdopendir(fd);

@@ -5,13 +5,15 @@
     bench/pairs.py --without codec=zstd --with codec=zstd,mmap=1G --sizes 500M
 
 Both options are lists as apfs-bench-driver's `open` takes them. Each round writes and makes durable the files of each
-kind of data once with either, in changing order. "gain %": how much more MB/s there are with the option, the mean over
-rounds, and the interval that holds the true one with 95 % likelihood.
+kind of data once with either, in changing order. Two processes of the same program may differ by more than an option
+costs, so new ones are begun every few rounds. "gain %": how much more MB/s there are with the option, the mean over
+those batches, and the interval that holds the true one with 95 % likelihood.
 """
 
 import math
 import os
 import random
+import shutil
 import statistics
 import sys
 
@@ -20,13 +22,16 @@ import driver
 import report
 from sweep import SIZES
 
+FRESH = 4  # rounds that two processes do
+
 # Student's t, two-sided 95 %, by degrees of freedom; beyond: as normal.
 T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09)
 
 
-def interval(pairs):
-    """Mean gain in percent, and both ends of its interval, of (without, with) speeds: by the logarithms of ratios."""
-    logs = [math.log(b / a) for a, b in pairs]
+def interval(batches):
+    """Mean gain in percent, and both ends of its interval: by the logarithms of the ratios of (without, with) speeds,
+    their mean in each batch being one value."""
+    logs = [statistics.fmean(math.log(b / a) for a, b in pairs) for pairs in batches]
     mean = statistics.fmean(logs)
     if len(logs) < 2:
         return (100 * math.expm1(mean),) * 3
@@ -35,19 +40,16 @@ def interval(pairs):
     return tuple(100 * math.expm1(x) for x in (mean, mean - half, mean + half))
 
 
-def measure(args, work, results):
-    order, sides = random.Random(1), []
-    files = data.make(work, args.kinds, (16 if args.quick else 64) * report.MIB)
-    runs = {}
+def batch(args, work, files, order, rounds):
+    """(size, kind) -> (without, with) speeds of each round, by two new processes."""
+    runs, stores = {}, [os.path.join(work, f"store{i}") for i in order.sample((0, 1), 2)]
     with driver.Driver(args.driver) as without, driver.Driver(args.driver) as with_it:
-        for d, options in ((without, args.without), (with_it, vars(args)["with"])):
-            store = os.path.join(work, f"store{len(sides)}")
-            os.mkdir(store)
-            d.ask("format", store)
-            d.ask("open", store, *(o for o in options.split(",") if o))
-            sides.append(d)
-        for number in range(args.rounds + 1):  # the first warms up
-            print(f"round {number}", file=sys.stderr, flush=True)
+        sides = without, with_it
+        for i in order.sample((0, 1), 2):
+            os.mkdir(stores[i])
+            sides[i].ask("format", stores[i])
+            sides[i].ask("open", stores[i], *(o for o in (args.without, vars(args)["with"])[i].split(",") if o))
+        for number in range(rounds + 1):  # the first warms up
             for kind, path in files.items():
                 for name in args.sizes:
                     size, count = SIZES[name]
@@ -58,11 +60,24 @@ def measure(args, work, results):
                         sides[i].ask("remove", "f", count)
                     if number:
                         runs.setdefault((name, kind), []).append((found[0], found[1]))
-    results["values"] = [{"size": n, "data": k, "pairs": p} for (n, k), p in runs.items()]
-    runs["all", "cells"] = [pair for pairs in runs.values() for pair in pairs]
+    for store in stores:
+        shutil.rmtree(store)
+    return runs
+
+
+def measure(args, work, results):
+    order, runs = random.Random(1), {}
+    files = data.make(work, args.kinds, (16 if args.quick else 64) * report.MIB)
+    for done in range(0, args.rounds, FRESH):
+        print(f"round {done + 1}", file=sys.stderr, flush=True)
+        for cell, pairs in batch(args, work, files, order, min(FRESH, args.rounds - done)).items():
+            runs.setdefault(cell, []).append(pairs)
+    results["values"] = [{"size": n, "data": k, "batches": b} for (n, k), b in runs.items()]
+    runs["all", "cells"] = [sum(cells, []) for cells in zip(*runs.values())]
     rows, chart = [], {}
-    for (name, kind), pairs in runs.items():
-        gain = interval(pairs)
+    for (name, kind), batches in runs.items():
+        gain = interval(batches)
+        pairs = sum(batches, [])
         rows.append((f"{name} {kind}", *(report.middle([p[i] for p in pairs]) for i in (0, 1)), *gain))
         chart[f"{name} {kind}"] = {"gain": gain[0]}
     return report.markdown(("cell", "without, MB/s", "with, MB/s", "gain %", "from", "to"), rows), {"gain, %": chart}

@@ -200,11 +200,11 @@ def frozen():
             try:
                 for n in range(3):
                     writers.append(subprocess.Popen([sys.executable, "-c", WRITER, v.path(f"big{n}")]))
-                written = [None, 0]
-                while written[0] != written[1]:
+                written, end = [0, 0], time.monotonic() + 60
+                while written[0] != written[1] or written[1] <= MIB:
+                    check(time.monotonic() < end, "the writers have not begun, or do not come to stand still")
                     time.sleep(2)
                     written = [written[1], sum(bytes_written(w.pid) for w in writers)]
-                check(written[0] > MIB, "the writers have not begun")
                 subprocess.run([sys.executable, "-c", ASKER, v.mnt], check=True, timeout=60)
             finally:
                 run("fsfreeze", "--unfreeze", path)
