@@ -3,26 +3,25 @@
 
 #include <string.h>
 
-/* Copies what the frame that holds byte pos of a chunk has of [from, end), if it is decoded; *from becomes where that
- * begins. */
-static size_t copy_decoded(struct core *c, uint64_t id, uint32_t pos, uint32_t *from, uint32_t end, void *buf,
-                           size_t len)
+/* Copies what the frame that holds *off has of an extent, if it is decoded; *off becomes where that begins. */
+static size_t copy_decoded(struct core *c, const struct piece *p, uint64_t *off, void *buf, size_t len)
 {
+	uint32_t end = p->pos + (uint32_t)p->len;
 	struct cached_frame *f;
 	struct chunk *k;
 	const uint8_t *data;
 
-	if (chunk_get(c, id, &k))
+	if (chunk_get(c, p->chunk, &k))
 		return 0;
-	uint32_t frame = chunk_frame_at(k, pos);
-	uint32_t lo = k->start[frame] > *from ? k->start[frame] : *from;
+	uint32_t frame = chunk_frame_at(k, p->pos + (uint32_t)(*off - p->off));
+	uint32_t lo = k->start[frame] > p->pos ? k->start[frame] : p->pos;
 	uint32_t hi = k->start[frame + 1] < end ? k->start[frame + 1] : end;
 	size_t n = hi > lo && hi - lo <= len ? hi - lo : 0;
 
-	if (n && frame_cache_peek(c, id, frame, &f, &data)) {
+	if (n && frame_cache_peek(c, k->id, frame, &f, &data)) {
 		memcpy(buf, data + (lo - k->start[frame]), n);
 		frame_cache_put(c, f);
-		*from = lo;
+		*off = p->off + (lo - p->pos);
 	} else {
 		n = 0;
 	}
@@ -51,14 +50,8 @@ size_t core_read_beside(struct core *c, uint64_t ino, uint64_t *off, void *buf, 
 
 	if (node_get(c, ino, &n))
 		return 0;
-	if (find_extent(c, n, *off, &p)) {
-		uint32_t from = p.pos;
-
-		got = copy_decoded(c, p.chunk, p.pos + (uint32_t)(*off - p.off), &from, p.pos + (uint32_t)p.len, buf,
-		                   len);
-		if (got)
-			*off = p.off + (from - p.pos);
-	}
+	if (find_extent(c, n, *off, &p))
+		got = copy_decoded(c, &p, off, buf, len);
 	node_put(c, n);
 	return got;
 }

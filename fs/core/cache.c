@@ -133,12 +133,12 @@ bool frame_cache_peek(struct core *c, uint64_t chunk, uint32_t frame, struct cac
 
 	SCOPED_LOCK(&fc->lock);
 	struct cached_frame *f = frame_find(fc, &key);
-	if (f && (f->loading || f->ret)) {
-		frame_unref(fc, f);
-		f = NULL;
-	}
 	if (!f)
 		return false;
+	if (f->loading || f->ret) {
+		frame_unref(fc, f);
+		return false;
+	}
 	*out = f;
 	*data = f->data;
 	return true;

@@ -24,16 +24,11 @@ enum mode { MODE_STOP, MODE_IDLE, MODE_BUSY, MODE_URGENT, MODE_ASKED, MODE_ASKED
 
 /* While idle a segment that is a fifth dead is worth the work; while others work it must be half dead. */
 static const struct compact_rule rules[MODES] = {
-    [MODE_IDLE] = {.dead = 20, .dead_bytes = 512 << 10, .inline_live = 256 << 10, .open = true, .unknown = true},
-    [MODE_BUSY] = {.dead = 50, .dead_bytes = 4 << 20, .inline_live = BUSY_INLINE},
-    [MODE_URGENT] = {.dead = 10,
-                     .dead_bytes = 64 << 10,
-                     .inline_live = UINT64_MAX,
-                     .open = true,
-                     .emptiest = true,
-                     .unknown = true},
-    [MODE_ASKED] = {.dead = 20, .dead_bytes = 64 << 10, .inline_live = 1, .open = true, .unknown = true},
-    [MODE_ASKED_ALL] = {.dead = 0, .dead_bytes = 4096, .inline_live = 1, .open = true, .unknown = true},
+    [MODE_IDLE] = {.dead = 20, .dead_bytes = 512 << 10, .inline_live = 256 << 10, .open = true},
+    [MODE_BUSY] = {.dead = 50, .dead_bytes = 4 << 20, .inline_live = BUSY_INLINE, .known = true},
+    [MODE_URGENT] = {.dead = 10, .dead_bytes = 64 << 10, .inline_live = UINT64_MAX, .open = true, .emptiest = true},
+    [MODE_ASKED] = {.dead = 20, .dead_bytes = 64 << 10, .inline_live = 1, .open = true},
+    [MODE_ASKED_ALL] = {.dead = 0, .dead_bytes = 4096, .inline_live = 1, .open = true},
 };
 
 static bool is_asked(enum mode mode)

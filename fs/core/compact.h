@@ -122,7 +122,7 @@ struct compact_victim {
 struct compact_rule {
 	bool open;            /* the segment that is appended to may be one: it is closed first */
 	bool emptiest;        /* prefer what has least to copy, not what promises most in the long run */
-	bool unknown;         /* look also at what clones have left in segments of which nothing is known yet */
+	bool known;           /* do not look for what clones have left where nothing is known of it yet */
 	unsigned dead;        /* per cent of a segment that must be dead at least */
 	uint64_t dead_bytes;  /* and how many bytes */
 	uint64_t inline_live; /* bytes of chunks in the index that are worth moving */

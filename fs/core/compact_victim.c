@@ -221,13 +221,14 @@ int compact_choose_shared(struct core *c, const struct compact_rule *rule, const
 	for (unsigned looked = 0; looked < SHARED_BATCH;) {
 		int ret = index_unsure_next(c->index, *after, after, &unsure);
 
-		if (!ret)
-			ret = index_segment_list(c->index, *after - 1, &row, 1, &n);
 		if (ret)
 			return ret;
-		if (!n || row.id != *after || skipped(row.id, skip, nskip) ||
-		    (unsure == INDEX_UNKNOWN && !rule->unknown) ||
-		    !admits(c, rule, &row, row.live - min_u64(row.live, unsure), out))
+		if ((rule->known && unsure == INDEX_UNKNOWN) || skipped(*after, skip, nskip))
+			continue;
+		ret = index_segment_list(c->index, *after - 1, &row, 1, &n);
+		if (ret)
+			return ret;
+		if (!n || row.id != *after || !admits(c, rule, &row, row.live - min_u64(row.live, unsure), out))
 			continue;
 		looked++;
 		ret = look(c, &row);

@@ -46,7 +46,7 @@ int data_load(struct core *c, struct node *n, uint64_t from)
 	ret = index_extent_list(c->index, n->ino, from, end, x, LOAD_EXTENTS, &count);
 	if (count == LOAD_EXTENTS && x[count - 1].off + x[count - 1].len < end)
 		end = x[count - 1].off + x[count - 1].len; /* what lies further is for another call */
-	uint64_t gap = map_gap(&n->map, from);
+	uint64_t gap = map_gap(&n->map, next);
 	if (count && x[0].off < from) /* as a whole, or each read further down asks for another part of it */
 		from = x[0].off > gap ? x[0].off : gap;
 	for (size_t i = 0; i < count && !ret; i++) {

@@ -68,6 +68,12 @@ void map_release(struct map *m)
 		piece_remove(m, p);
 }
 
+/* The last one when p is NULL. */
+static struct piece *piece_before(struct map *m, struct piece *p)
+{
+	return p ? RB_PREV(map_tree, &m->tree, p) : RB_MAX(map_tree, &m->tree);
+}
+
 struct piece *map_find(struct map *m, uint64_t off)
 {
 	struct piece key = {.off = off};
@@ -76,7 +82,7 @@ struct piece *map_find(struct map *m, uint64_t off)
 
 	if (p && p->off == off)
 		return p;
-	before = p ? RB_PREV(map_tree, &m->tree, p) : RB_MAX(map_tree, &m->tree);
+	before = piece_before(m, p);
 	return before && piece_end(before) > off ? before : p;
 }
 
@@ -85,11 +91,9 @@ struct piece *map_next(struct piece *p)
 	return RB_NEXT(map_tree, NULL, p);
 }
 
-uint64_t map_gap(struct map *m, uint64_t off)
+uint64_t map_gap(struct map *m, struct piece *next)
 {
-	struct piece key = {.off = off};
-	struct piece *next = RB_NFIND(map_tree, &m->tree, &key);
-	struct piece *before = next ? RB_PREV(map_tree, &m->tree, next) : RB_MAX(map_tree, &m->tree);
+	struct piece *before = piece_before(m, next);
 
 	return before ? piece_end(before) : 0;
 }

@@ -54,8 +54,8 @@ void map_release(struct map *m);
 /* The piece that holds off, else the first one after it, else NULL; and the successor of a piece. */
 struct piece *map_find(struct map *m, uint64_t off);
 struct piece *map_next(struct piece *p);
-/* Where what is unknown around off begins, off being in no piece. */
-uint64_t map_gap(struct map *m, uint64_t off);
+/* Where begins what no piece covers, before `next`, or before the end when that is NULL. */
+uint64_t map_gap(struct map *m, struct piece *next);
 /* The piece that ends exactly at off, or NULL. */
 struct piece *map_before(struct map *m, uint64_t off);
 
