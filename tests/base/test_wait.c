@@ -170,13 +170,48 @@ static void test_io(void **state)
 	scratch_free(dir);
 }
 
+/* It may stand still (fsfreeze), or its directory be read from the disk. */
+#define LETS_OTHERS(call)                                  \
+	do {                                               \
+		hook(NULL);                                \
+		assert_int_equal((call), 0);               \
+		assert_int_equal(atomic_load(&called), 1); \
+	} while (0)
+
+static int any_name(void *arg, const char *name)
+{
+	(void)arg;
+	(void)name;
+	return 0;
+}
+
+static void test_io_names(void **state)
+{
+	char dir[SCRATCH_PATH];
+	struct io *io = NULL;
+	struct io_file *f = NULL;
+
+	(void)state;
+	assert_true(scratch_new(dir));
+	assert_int_equal(io_posix_new(dir, &io, NULL), 0);
+	LETS_OTHERS(io_mkdir(io, "d"));
+	LETS_OTHERS(io_open(io, "d/f", IO_WRITE | IO_CREATE, &f));
+	LETS_OTHERS(io_truncate(f, 10000));
+	LETS_OTHERS(io_allocate(f, 0, 20000));
+	LETS_OTHERS(io_rename(io, "d/f", "d/g"));
+	LETS_OTHERS(io_sync_dir(io, "d"));
+	LETS_OTHERS(io_list(io, "d", any_name, NULL));
+	LETS_OTHERS(io_unlink(io, "d/g"));
+	io_close(f);
+	io_free(io);
+	scratch_free(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_once),
-	    cmocka_unit_test(test_lock),
-	    cmocka_unit_test(test_condition),
-	    cmocka_unit_test(test_io),
+	    cmocka_unit_test(test_once), cmocka_unit_test(test_lock),     cmocka_unit_test(test_condition),
+	    cmocka_unit_test(test_io),   cmocka_unit_test(test_io_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

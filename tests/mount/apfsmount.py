@@ -7,6 +7,7 @@ Whatever happens, what was mounted is unmounted, and the daemon is ended by its 
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -161,6 +162,16 @@ def catches(pid, sig):
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as f:
         mask = next(line.split()[1] for line in f if line.startswith("SigCgt:"))
     return int(mask, 16) >> (sig - 1) & 1
+
+
+def stats(v):
+    """What a mount has counted: name -> metric."""
+    return json.loads(run(tool("apfs"), "stats", "--json", v.mnt))["metrics"]
+
+
+def amount(metric):
+    """Steps may be negative."""
+    return metric["count"] if metric["type"] == "histogram" else abs(metric["value"])
 
 
 def flip(path, offset, bit=4):

@@ -1,17 +1,16 @@
 """What the kernel is given beside what it reads: it comes, it saves requests, and never takes the place of newer data."""
 
+import contextlib
+import errno
 import itertools
-import json
 import mmap
 import multiprocessing
 import os
 import random
 import struct
-import subprocess
-import sys
 import time
 
-from apfsmount import MIB, Volume, check, main, put, run, seed, text, tool
+from apfsmount import MIB, Volume, amount, check, errno_of, flip, get, main, put, seed, stats, text
 from test_sparse import same
 
 FRAME = 65536
@@ -20,62 +19,54 @@ PAUSE = 0.005
 SECONDS = float(os.environ.get("APFS_SECONDS", "8"))
 
 
-def metric(v, name):
-    m = json.loads(run(tool("apfs"), "stats", "--json", v.mnt))["metrics"][name]
-    return m["count"] if m["type"] == "histogram" else m["value"]
-
-
 def given(v):
-    return metric(v, "apfs_cache_given_bytes_total")
+    return amount(stats(v)["apfs_cache_given_bytes_total"])
 
 
-def wait_given(v, amount):
+def wait_given(v, wanted):
     """It is given after the answer."""
     end = time.monotonic() + 20
-    while given(v) < amount and time.monotonic() < end:
+    while given(v) < wanted and time.monotonic() < end:
         time.sleep(0.02)
-    same(given(v), amount)
+    same(given(v), wanted)
 
 
-def arrives():
-    data = text(random.Random(1), 4 * MIB)
+@contextlib.contextmanager
+def stored(data):
+    """A volume with a file that the kernel has nothing of, its path, and a descriptor that reads it."""
     with Volume() as v:
         p = v.path("f")
         put(p, data)
         v.remount()
-        fd = os.open(p, os.O_RDONLY)
-        try:
-            same(os.pread(fd, 100, 2 * MIB + 20000), data[2 * MIB + 20000 :][:100])
-            wait_given(v, FRAME)
-            reads = metric(v, "apfs_read_seconds")
-            for off in random.Random(2).sample(range(2 * MIB, 2 * MIB + FRAME, BLOCK), FRAME // BLOCK):
-                same(os.pread(fd, BLOCK, off), data[off : off + BLOCK])
-            same(metric(v, "apfs_read_seconds"), reads)
-            # the file's end
-            same(os.pread(fd, 10, 4 * MIB - 50000), data[4 * MIB - 50000 :][:10])
-            wait_given(v, 2 * FRAME)
-            same(os.pread(fd, FRAME, 4 * MIB - 100), data[-100:])
-            same(os.fstat(fd).st_size, len(data))
-        finally:
-            os.close(fd)
+        with open(p, "rb", buffering=0) as f:
+            yield v, p, f.fileno()
+
+
+def arrives():
+    data = text(random.Random(1), 4 * MIB)
+    with stored(data) as (v, _, fd):
+        same(os.pread(fd, 100, 2 * MIB + 20000), data[2 * MIB + 20000 :][:100])
+        wait_given(v, FRAME)
+        reads = amount(stats(v)["apfs_read_seconds"])
+        for off in random.Random(2).sample(range(2 * MIB, 2 * MIB + FRAME, BLOCK), FRAME // BLOCK):
+            same(os.pread(fd, BLOCK, off), data[off : off + BLOCK])
+        same(amount(stats(v)["apfs_read_seconds"]), reads)
+        # the file's end
+        same(os.pread(fd, 10, 4 * MIB - 50000), data[4 * MIB - 50000 :][:10])
+        wait_given(v, 2 * FRAME)
+        same(os.pread(fd, FRAME, 4 * MIB - 100), data[-100:])
+        same(os.fstat(fd).st_size, len(data))
 
 
 def whole_pages():
     """What lies behind a file's end in its last page is nobody's: it is zero when the file becomes longer."""
     size = 2 * MIB + 5 * BLOCK - 1000
     data = text(random.Random(4), size)
-    with Volume() as v:
-        p = v.path("f")
-        put(p, data)
-        v.remount()
-        fd = os.open(p, os.O_RDONLY)
-        try:
-            same(os.pread(fd, 10, 2 * MIB + 100), data[2 * MIB + 100 :][:10])
-            wait_given(v, 4 * BLOCK)
-            with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as m:
-                same(m[2 * MIB :], data[2 * MIB :])
-        finally:
-            os.close(fd)
+    with stored(data) as (v, p, fd):
+        same(os.pread(fd, 10, 2 * MIB + 100), data[2 * MIB + 100 :][:10])
+        wait_given(v, 4 * BLOCK)
+        with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as m:
+            same(m[2 * MIB :], data[2 * MIB :])
         with open(p, "r+b") as f:
             os.pwrite(f.fileno(), b"end", size + 500)
             same(os.pread(f.fileno(), BLOCK, size - 100), data[-100:] + bytes(500) + b"end")
@@ -84,18 +75,41 @@ def whole_pages():
 def not_to_writers():
     """Nor while somebody else may write: what a program puts into the cache is not overwritten."""
     data = text(random.Random(3), MIB)
+    with stored(data) as (v, p, fd):
+        with open(p, "r+b"):
+            same(os.pread(fd, 10, 500000), data[500000:500010])
+            time.sleep(0.3)
+            same(given(v), 0)
+        same(os.pread(fd, 10, 800000), data[800000:800010])
+        wait_given(v, FRAME)
+
+
+def not_damaged():
+    """Nothing of a frame that does not open, and what the others hold."""
+    data = text(random.Random(5), MIB)
     with Volume() as v:
         p = v.path("f")
         put(p, data)
-        v.remount()
-        writer, reader = os.open(p, os.O_WRONLY), os.open(p, os.O_RDONLY)
-        same(os.pread(reader, 10, 500000), data[500000:500010])
-        time.sleep(0.3)
-        same(given(v), 0)
-        os.close(writer)
-        same(os.pread(reader, 10, 800000), data[800000:800010])
-        wait_given(v, FRAME)
-        os.close(reader)
+        v.umount()
+        (segment,) = v.segments()
+        flip(segment, os.path.getsize(segment) // 2)
+        v.mount()
+        lost = []
+        with open(p, "rb", buffering=0) as f:
+            for n, off in enumerate(range(20000, MIB, FRAME)):
+                try:
+                    same(os.pread(f.fileno(), 10, off), data[off : off + 10])
+                except OSError as e:
+                    same(e.errno, errno.EIO)
+                    lost.append(off)
+                wait_given(v, (n + 1 - len(lost)) * FRAME)
+            check(len(lost) == 1, f"lost: {lost}")
+            frame = lost[0] // FRAME * FRAME
+            for off in range(0, MIB, BLOCK):
+                if frame <= off < frame + FRAME:
+                    same(errno_of(lambda at=off: os.pread(f.fileno(), BLOCK, at)), errno.EIO)
+                else:
+                    same(os.pread(f.fileno(), BLOCK, off), data[off : off + BLOCK])
 
 
 def block(number, version):
@@ -159,6 +173,34 @@ def cut_and_grow(rng, path, size):
             os.fsync(f.fileno())
 
 
+def killed():
+    """The daemon amid of it: nobody hangs, and all is there after."""
+    data = text(random.Random(6), 4 * MIB)
+    for _ in range(4):
+        with stored(data) as (v, p, _):
+            fork = multiprocessing.get_context("fork")
+            readers = [fork.Process(target=read_until_gone, args=(n, p, len(data))) for n in range(3)]
+            for r in readers:
+                r.start()
+            time.sleep(0.5)
+            check(given(v) > 0, "nothing was given")
+            v.kill()
+            for r in readers:
+                r.join(30)
+            same([r.exitcode for r in readers], [0] * len(readers))
+            v.mount()
+            same(get(p), data)
+
+
+def read_until_gone(begin, path, size):
+    rng = random.Random(begin)
+    try:
+        while True:
+            read_around(rng, path, size)
+    except OSError as e:
+        same(e.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO), True)
+
+
 def race(threads, writers, readers, cutters):
     size = 32 * FRAME
     with Volume("--threads", str(threads)) as v:
@@ -201,4 +243,4 @@ def races_of_many():
 
 
 if __name__ == "__main__":
-    main(arrives, whole_pages, not_to_writers, races, races_of_many)
+    main(arrives, whole_pages, not_to_writers, not_damaged, killed, races, races_of_many)

@@ -3,7 +3,6 @@
 
 import contextlib
 import itertools
-import json
 import mmap
 import os
 import random
@@ -20,19 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import apfsmount
-from apfsmount import MIB, PASSPHRASE, Volume, check, need, run, tool
+from apfsmount import MIB, PASSPHRASE, Volume, amount, check, need, run, stats, tool
 from cli import fails
 
 DASHBOARD = os.path.join(os.path.dirname(__file__), "../../docs/grafana.json")
-
-
-def stats(v):
-    return json.loads(run(tool("apfs"), "stats", "--json", v.mnt))["metrics"]
-
-
-def amount(metric):
-    """Steps may be negative."""
-    return metric["count"] if metric["type"] == "histogram" else abs(metric["value"])
 
 
 class Seen:
