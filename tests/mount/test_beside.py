@@ -1,4 +1,4 @@
-"""What the kernel is given beside what it reads: it comes, it saves requests, and never takes the place of newer data."""
+"""What the kernel is given beside what it reads: it comes, saves requests, and never takes the place of newer data."""
 
 import contextlib
 import errno
