@@ -42,6 +42,7 @@ struct io_ops {
 	ssize_t (*pread)(struct io_file *f, void *buf, size_t len, uint64_t off);
 	int (*pwrite)(struct io_file *f, const void *buf, size_t len, uint64_t off);
 	int (*sync)(struct io_file *f);
+	void (*write_behind)(struct io_file *f, uint64_t off, uint64_t len); /* NULL: there is no such thing */
 	int (*truncate)(struct io_file *f, uint64_t size);
 	int (*allocate)(struct io_file *f, uint64_t off, uint64_t len);
 	int (*size)(struct io_file *f, uint64_t *size);
@@ -103,6 +104,14 @@ static inline int MUST_CHECK io_pwrite(struct io_file *f, const void *buf, size_
 static inline int MUST_CHECK io_sync(struct io_file *f)
 {
 	return f->io->ops->sync(f);
+}
+
+/* A hint: io_sync will be called for what was written to [off, off + len), so the device may begin with it. Nothing is
+ * durable for it, and a failure shows at io_sync. */
+static inline void io_write_behind(struct io_file *f, uint64_t off, uint64_t len)
+{
+	if (f->io->ops->write_behind)
+		f->io->ops->write_behind(f, off, len);
 }
 
 static inline int MUST_CHECK io_truncate(struct io_file *f, uint64_t size)

@@ -216,6 +216,13 @@ static int posix_sync(struct io_file *f)
 	return 0;
 }
 
+/* Where STORE's filesystem cannot, or the range is none of a file's, it is left to fdatasync. */
+static void posix_write_behind(struct io_file *f, uint64_t off, uint64_t len)
+{
+	wait_begin();
+	(void)sync_file_range(fd_of(f), (off_t)off, (off_t)len, SYNC_FILE_RANGE_WRITE);
+}
+
 static int posix_truncate(struct io_file *f, uint64_t size)
 {
 	if (size > INT64_MAX)
@@ -399,6 +406,7 @@ static const struct io_ops posix_ops = {
     .pread = posix_pread,
     .pwrite = posix_pwrite,
     .sync = posix_sync,
+    .write_behind = posix_write_behind,
     .truncate = posix_truncate,
     .allocate = posix_allocate,
     .size = posix_size,

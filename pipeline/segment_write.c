@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define WRITE_BEHIND ((uint64_t)4 << 20) /* bytes appended that STORE is told of at once */
+
 static enum err_domain domain_of(int ret)
 {
 	return err_is_no_space(ret) ? ERR_SPACE : ERR_IO;
@@ -317,6 +319,18 @@ static void appended_locked(struct segment_store *s, struct segment *seg, uint64
 	prepare_locked(s);
 }
 
+/* Where what is to be written behind begins, if with this append it is enough; else the end. So storage works while a
+ * file is still being written, and not only when its fsync waits: the kernel would let gigabytes lie. */
+static uint64_t behind_locked(struct segment *seg)
+{
+	uint64_t from = seg->behind;
+
+	if (seg->end < from + WRITE_BEHIND)
+		return seg->end;
+	seg->behind = seg->end;
+	return from;
+}
+
 int segment_append(struct segment_store *s, struct segment *seg, uint32_t worst, const void *record, uint32_t len,
                    uint64_t *off, struct err *e)
 {
@@ -328,10 +342,13 @@ int segment_append(struct segment_store *s, struct segment *seg, uint32_t worst,
 		seg->settled += worst;
 		seg->promised -= worst;
 		worst = 0;
+		uint64_t end = seg->end, behind = behind_locked(seg);
 		(void)pthread_mutex_unlock(&s->lock);
 		governor_enter(s->governor, GOVERNOR_IO);
 		uint64_t begin = metrics_io_begin(s->metrics);
 		ret = io_pwrite(seg->file, record, len, *off);
+		if (!ret && behind < end)
+			io_write_behind(seg->file, behind, end - behind);
 		metrics_io_end(s->metrics, METRIC_APPEND_SECONDS, begin);
 		governor_leave(s->governor, GOVERNOR_IO);
 		metrics_add(s->metrics, METRIC_APPEND_BYTES, ret ? 0 : len);

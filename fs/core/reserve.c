@@ -138,6 +138,11 @@ static int file_sync(struct io_file *f)
 	return io_sync(under_of(f));
 }
 
+static void file_write_behind(struct io_file *f, uint64_t off, uint64_t len)
+{
+	io_write_behind(under_of(f), off, len);
+}
+
 static int file_truncate(struct io_file *f, uint64_t size)
 {
 	return WITH_RESERVE(reserve_of(f->io), file_of(f)->index, io_truncate(under_of(f), size));
@@ -212,6 +217,7 @@ static const struct io_ops reserve_ops = {
     .pread = file_pread,
     .pwrite = file_pwrite,
     .sync = file_sync,
+    .write_behind = file_write_behind,
     .truncate = file_truncate,
     .allocate = file_allocate,
     .size = file_size,

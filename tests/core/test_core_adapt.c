@@ -180,6 +180,22 @@ static int level(struct bed *b)
 	return steps;
 }
 
+/* Storage is told of a stream's data while it is written: at most the last of each segment waits for its sync. */
+static void test_write_behind(void **state)
+{
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, (struct codec_choice){CODEC_STORED, 0});
+	bed_open(&b, 0);
+	write_for(&b, 0.5);
+	assert_int_equal(core_sync(b.f.core), 0);
+	uint64_t appended = value(&b, METRIC_APPEND_BYTES);
+	assert_true(appended > 32 * MIB);
+	assert_true(b.slow.behind > appended / 2);
+	bed_release(&b);
+}
+
 struct outcome {
 	int level;
 	double rate, ratio; /* plaintext bytes a second; stored bytes for each */
@@ -298,6 +314,7 @@ int main(void)
 	    cmocka_unit_test(test_slow_storage),
 	    cmocka_unit_test(test_scarce_cpu),
 	    cmocka_unit_test(test_fixed),
+	    cmocka_unit_test(test_write_behind),
 	};
 
 	return cmocka_run_group_tests(tests, data_make, data_free);

@@ -115,6 +115,15 @@ static int faulty_sync(struct io_file *f)
 	return ret ? ret : io_sync(inner_of(f));
 }
 
+static void faulty_write_behind(struct io_file *f, uint64_t off, uint64_t len)
+{
+	{
+		SCOPED_LOCK(&faulty_of(f->io)->lock);
+		faulty_of(f->io)->behind += len;
+	}
+	io_write_behind(inner_of(f), off, len);
+}
+
 static int faulty_truncate(struct io_file *f, uint64_t size)
 {
 	int ret = meet(f->io, FAULTY_TRUNCATE);
@@ -196,6 +205,7 @@ static const struct io_ops faulty_ops = {
     .pread = faulty_pread,
     .pwrite = faulty_pwrite,
     .sync = faulty_sync,
+    .write_behind = faulty_write_behind,
     .truncate = faulty_truncate,
     .allocate = faulty_allocate,
     .size = faulty_size,

@@ -30,6 +30,7 @@ struct faulty {
 	bool once;         /* only the one */
 	uint64_t rate;     /* bytes a second that are written at most; 0: as many as can be */
 	uint64_t free_at;  /* monotonic ns: what is being written will have been by then */
+	uint64_t behind;   /* bytes that io_write_behind was called for */
 	/* Called before each operation, without a lock. */
 	void (*hook)(void *arg, enum faulty_op op);
 	void *arg;

@@ -520,6 +520,27 @@ static void test_no_leftovers(void **state)
 	free(data);
 }
 
+/* A stream is on its way to the device before anybody syncs it, a small write is not. */
+static void test_write_behind(void **state)
+{
+	uint8_t *data = malloc(80 * 65536);
+	struct pipeline_item item[80];
+	struct pipeline_chunk *chunk;
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, CIPHER_AUTO);
+	rig_fill_items(RIG_RANDOM, 1, data, item, 80);
+	assert_int_equal(rig_seal(&r, item, 2, "off", 65536, false, &chunk), 0);
+	free(chunk);
+	assert_int_equal(r.faulty.behind, 0);
+	assert_int_equal(rig_seal(&r, item, 80, "off", 65536, false, &chunk), 0);
+	assert_int_equal(r.faulty.behind, chunk->offset + chunk->stored_len);
+	free(chunk);
+	rig_release(&r);
+	free(data);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -529,6 +550,7 @@ int main(void)
 	    cmocka_unit_test(test_submit_from_done), cmocka_unit_test(test_flood),
 	    cmocka_unit_test(test_segments_roll),    cmocka_unit_test(test_run),
 	    cmocka_unit_test(test_no_leftovers),     cmocka_unit_test(test_by_whom),
+	    cmocka_unit_test(test_write_behind),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
