@@ -33,6 +33,37 @@ static int no_sync(struct io_file *f)
 	return 0;
 }
 
+static int no_write(struct io_file *f, const void *buf, size_t len, uint64_t off)
+{
+	(void)f, (void)buf, (void)len, (void)off;
+	return 0;
+}
+
+/* What the segments of a volume that stores nothing are: open files whose writes are taken for done. */
+static struct {
+	const struct io_ops *posix;
+	struct io_ops ops;
+	struct io io;
+} nowhere = {.io = {&nowhere.ops}};
+
+static int open_nowhere(struct io *io, const char *path, unsigned flags, struct io_file **out)
+{
+	int ret = nowhere.posix->open(io, path, flags, out);
+
+	if (!ret && !strncmp(path, "segments/", strlen("segments/")))
+		(*out)->io = &nowhere.io;
+	return ret;
+}
+
+static void store_nothing(struct driver *d)
+{
+	nowhere.posix = d->io->ops;
+	d->ops.sync = no_sync;
+	nowhere.ops = d->ops;
+	nowhere.ops.pwrite = no_write;
+	d->ops.open = open_nowhere;
+}
+
 /* NAME=VALUE, or NAME, of driver_open. */
 static int open_option(struct driver *d, struct core_options *o, const char *text)
 {
@@ -44,6 +75,8 @@ static int open_option(struct driver *d, struct core_options *o, const char *tex
 	value = value ? value + 1 : "0";
 	if (!strcmp(name, "noflush"))
 		d->ops.sync = no_sync;
+	else if (!strcmp(name, "nostore"))
+		store_nothing(d);
 	else if (!strcmp(name, "nogovernance"))
 		o->no_governance = true;
 	else if (!strcmp(name, "nofeedback"))
@@ -68,8 +101,8 @@ static int open_option(struct driver *d, struct core_options *o, const char *tex
 	return ret;
 }
 
-/* open DIR [codec=CHOICE] [priority=PRIORITY] [chunk=BYTES] [workers=N] [memory=BYTES] [mmap=BYTES] [noflush]
- * [nogovernance] [nofeedback] [nometrics] */
+/* open DIR [codec=CHOICE] [priority=PRIORITY] [chunk=BYTES] [workers=N] [memory=BYTES] [mmap=BYTES] [noflush] [nostore]
+ * [nogovernance] [nofeedback] [nometrics]. nostore: no segment is written, nothing flushed. */
 int driver_open(struct driver *d, char **arg, unsigned n)
 {
 	struct core_options o = {
@@ -79,9 +112,9 @@ int driver_open(struct driver *d, char **arg, unsigned n)
 	if (ret)
 		return ret;
 	d->ops = *d->io->ops;
-	d->io->ops = &d->ops;
 	for (unsigned i = 1; i < n && !ret; i++)
 		ret = open_option(d, &o, arg[i]);
+	d->io->ops = &d->ops;
 	o.io = d->io;
 	o.storage = storage_detect(arg[0], &storage_system);
 	if (!ret)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What an option costs: the same writing with and without it, in pairs, and how sure one can be.
 
-    bench/pairs.py --with nogovernance
+    bench/pairs.py --without nostore,nometrics --with nostore --rounds 400
     bench/pairs.py --without codec=zstd --with codec=zstd,mmap=1G --sizes 500M
 
-Both options are lists as apfs-bench-driver's `open` takes them. Each round writes and makes durable the files of each
+Both options are lists as apfs-bench-driver's `open` takes them; with nostore the processors are all that limits. Each round writes and makes durable the files of each
 kind of data once with either, in changing order. Two processes of the same program may differ by more than an option
 costs, so new ones are begun every few rounds. "gain %": how much more MB/s there are with the option, the mean over
 those batches, and the interval that holds the true one with 95 % likelihood.
@@ -49,13 +49,14 @@ def batch(args, work, files, order, rounds):
             os.mkdir(stores[i])
             sides[i].ask("format", stores[i])
             sides[i].ask("open", stores[i], *(o for o in (args.without, vars(args)["with"])[i].split(",") if o))
-        for number in range(rounds + 1):  # the first warms up
-            for kind, path in files.items():
+        for kind, path in files.items():
+            for side in sides:
+                side.ask("data", path)
+            for number in range(rounds + 1):  # the first warms up
                 for name in args.sizes:
                     size, count = SIZES[name]
                     found = {}
                     for i in order.sample((0, 1), 2):
-                        sides[i].ask("data", path)
                         found[i] = size * count / 1e6 / sides[i].ask("write", "f", size, count)["seconds"]
                         sides[i].ask("remove", "f", count)
                     if number:
