@@ -4,10 +4,11 @@
     bench/pairs.py --without nostore,nometrics --with nostore --rounds 400
     bench/pairs.py --without codec=zstd --with codec=zstd,mmap=1G --sizes 500M
 
-Both options are lists as apfs-bench-driver's `open` takes them; with nostore the processors are all that limits. Each round writes and makes durable the files of each
-kind of data once with either, in changing order. Two processes of the same program may differ by more than an option
-costs, so new ones are begun every few rounds. "gain %": how much more MB/s there are with the option, the mean over
-those batches, and the interval that holds the true one with 95 % likelihood.
+Both options are lists as apfs-bench-driver's `open` takes them; with nostore the processors are all that limits. Each
+round writes and makes durable the files of each kind of data once with either, in changing order. Two processes of the
+same program may differ by more than an option costs, so new ones are begun every few rounds. "gain %": how much more
+MB/s there are with the option, the mean over those batches, and the interval that holds the true one with 95 %
+likelihood.
 """
 
 import math
