@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What an option costs: the same writing with and without it, in pairs, and how sure one can be.
 
-    bench/pairs.py --without nostore,nometrics --with nostore --rounds 400
+    bench/pairs.py --without nostore,nofeedback,nometrics --with nostore,nofeedback --rounds 280
     bench/pairs.py --without codec=zstd --with codec=zstd,mmap=1G --sizes 500M
 
 Both options are lists as apfs-bench-driver's `open` takes them; with nostore the processors are all that limits. Each
@@ -42,17 +42,17 @@ def interval(batches):
 
 
 def batch(args, work, files, order, rounds):
-    """(size, kind) -> (without, with) speeds of each round, by two new processes."""
+    """(size, kind) -> (without, with) speeds of each round, by two new processes, either of which may be the older."""
     runs, stores = {}, [os.path.join(work, f"store{i}") for i in order.sample((0, 1), 2)]
-    with driver.Driver(args.driver) as without, driver.Driver(args.driver) as with_it:
-        sides = without, with_it
+    with driver.Driver(args.driver) as first, driver.Driver(args.driver) as second:
+        sides = order.sample((first, second), 2)
         for i in order.sample((0, 1), 2):
             os.mkdir(stores[i])
             sides[i].ask("format", stores[i])
             sides[i].ask("open", stores[i], *(o for o in (args.without, vars(args)["with"])[i].split(",") if o))
         for kind, path in files.items():
-            for side in sides:
-                side.ask("data", path)
+            for i in order.sample((0, 1), 2):
+                sides[i].ask("data", path)
             for number in range(rounds + 1):  # the first warms up
                 for name in args.sizes:
                     size, count = SIZES[name]
