@@ -72,9 +72,10 @@ static const struct {
 	driver_fn fn;
 	unsigned least; /* arguments */
 } commands[] = {
-    {"data", driver_data, 1}, {"codec", driver_codec, 2},   {"cipher", driver_cipher, 2}, {"bare", driver_bare, 2},
-    {"pipe", driver_pipe, 5}, {"format", driver_format, 1}, {"open", driver_open, 1},     {"write", driver_write, 3},
-    {"read", driver_read, 3}, {"remove", driver_remove, 2}, {"close", driver_close, 0},
+    {"data", driver_data, 1},     {"codec", driver_codec, 2}, {"cipher", driver_cipher, 2},
+    {"bare", driver_bare, 2},     {"pipe", driver_pipe, 5},   {"format", driver_format, 1},
+    {"open", driver_open, 1},     {"write", driver_write, 3}, {"read", driver_read, 3},
+    {"remove", driver_remove, 2}, {"close", driver_close, 0}, {"metrics", driver_metrics, 1},
 };
 
 static int run(struct driver *d, char *line)

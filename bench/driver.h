@@ -39,6 +39,7 @@ int driver_open(struct driver *d, char **arg, unsigned n);
 int driver_write(struct driver *d, char **arg, unsigned n);
 int driver_read(struct driver *d, char **arg, unsigned n);
 int driver_remove(struct driver *d, char **arg, unsigned n);
+int driver_metrics(struct driver *d, char **arg, unsigned n);
 int driver_close(struct driver *d, char **arg, unsigned n);
 
 /* Seconds: that passed since some time, and that all threads of the process have worked. */

@@ -126,6 +126,16 @@ int driver_open(struct driver *d, char **arg, unsigned n)
 	return ret;
 }
 
+/* metrics on|off: of the open volume, whose memory and threads stay the same. */
+int driver_metrics(struct driver *d, char **arg, unsigned n)
+{
+	(void)n;
+	if (!d->core || !d->core->metrics || (strcmp(arg[0], "on") != 0 && strcmp(arg[0], "off") != 0))
+		return -EINVAL;
+	metrics_pause(d->core->metrics, !strcmp(arg[0], "off"));
+	return 0;
+}
+
 int driver_close(struct driver *d, char **arg, unsigned n)
 {
 	(void)arg, (void)n;

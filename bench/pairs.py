@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """What an option costs: the same writing with and without it, in pairs, and how sure one can be.
 
-    bench/pairs.py --without nostore,nofeedback,nometrics --with nostore,nofeedback --rounds 280
+    bench/pairs.py --without nostore,nogovernance --with nostore --rounds 280
+    bench/pairs.py --metrics --with nostore,nofeedback --rounds 280
     bench/pairs.py --without codec=zstd --with codec=zstd,mmap=1G --sizes 500M
 
 Both options are lists as apfs-bench-driver's `open` takes them; with nostore the processors are all that limits. Each
 round writes and makes durable the files of each kind of data once with either, in changing order. Two processes of the
 same program may differ by more than an option costs, so new ones are begun every few rounds. "gain %": how much more
 MB/s there are with the option, the mean over those batches, and the interval that holds the true one with 95 %
-likelihood.
+likelihood. With --metrics there is one process and volume, opened with the options of --with, whose metrics are paused
+for one side: so no difference of processes hides so small a cost.
 """
 
+import contextlib
 import math
 import os
 import random
@@ -43,27 +46,32 @@ def interval(batches):
 
 def batch(args, work, files, order, rounds):
     """(size, kind) -> (without, with) speeds of each round, by two new processes, either of which may be the older."""
-    runs, stores = {}, [os.path.join(work, f"store{i}") for i in order.sample((0, 1), 2)]
-    with driver.Driver(args.driver) as first, driver.Driver(args.driver) as second:
-        sides = order.sample((first, second), 2)
-        for i in order.sample((0, 1), 2):
+    runs, options = {}, (args.without, vars(args)["with"])
+    stores = [os.path.join(work, f"store{i}") for i in order.sample((0, 1), 2)]
+    with contextlib.ExitStack() as stack:
+        drivers = [stack.enter_context(driver.Driver(args.driver)) for _ in range(1 if args.metrics else 2)]
+        sides = drivers * 2 if args.metrics else order.sample(drivers, 2)
+        own = order.sample((0, 1)[-len(drivers) :], len(drivers))  # a side of each process
+        for i in own:
             os.mkdir(stores[i])
             sides[i].ask("format", stores[i])
-            sides[i].ask("open", stores[i], *(o for o in (args.without, vars(args)["with"])[i].split(",") if o))
+            sides[i].ask("open", stores[i], *(o for o in options[i].split(",") if o))
         for kind, path in files.items():
-            for i in order.sample((0, 1), 2):
+            for i in own:
                 sides[i].ask("data", path)
             for number in range(rounds + 1):  # the first warms up
                 for name in args.sizes:
                     size, count = SIZES[name]
                     found = {}
                     for i in order.sample((0, 1), 2):
+                        if args.metrics:
+                            sides[i].ask("metrics", ("off", "on")[i])
                         found[i] = size * count / 1e6 / sides[i].ask("write", "f", size, count)["seconds"]
                         sides[i].ask("remove", "f", count)
                     if number:
                         runs.setdefault((name, kind), []).append((found[0], found[1]))
-    for store in stores:
-        shutil.rmtree(store)
+    for i in own:
+        shutil.rmtree(stores[i])
     return runs
 
 
@@ -89,6 +97,7 @@ def main():
     p = driver.parser(__doc__, 12)
     p.add_argument("--with", default="", help="options of one side: OPTION,...")
     p.add_argument("--without", default="", help="options of the other")
+    p.add_argument("--metrics", action="store_true", help="metrics on against metrics paused, in one process")
     p.add_argument("--sizes", help="of: " + ", ".join(SIZES))
     p.add_argument("--kinds", help="of: " + ", ".join(data.KINDS))
     args = p.parse_args()

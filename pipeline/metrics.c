@@ -118,6 +118,7 @@ struct metrics {
 	struct cell cell[METRIC_COUNT];
 	const struct clock *clock;
 	atomic_uint_fast64_t *buckets;
+	atomic_bool paused;
 
 	pthread_mutex_t io_lock;
 	unsigned io_active;
@@ -156,17 +157,27 @@ void metrics_free(struct metrics *m)
 	free(m);
 }
 
+void metrics_pause(struct metrics *m, bool paused)
+{
+	atomic_store(&m->paused, paused);
+}
+
 /* --- counting ----------------------------------------------------------------------------------------------------- */
+
+static bool counts(const struct metrics *m)
+{
+	return m && !atomic_load_explicit(&m->paused, memory_order_relaxed);
+}
 
 void metrics_add(struct metrics *m, enum metric id, uint64_t n)
 {
-	if (m)
+	if (counts(m))
 		atomic_fetch_add_explicit(&m->cell[id].value, n, memory_order_relaxed);
 }
 
 void metrics_set(struct metrics *m, enum metric id, uint64_t v)
 {
-	if (m)
+	if (counts(m))
 		atomic_store_explicit(&m->cell[id].value, v, memory_order_relaxed);
 }
 
@@ -187,7 +198,7 @@ static uint64_t bucket_low(unsigned b)
 
 void metrics_observe(struct metrics *m, enum metric id, uint64_t v)
 {
-	if (!m)
+	if (!counts(m))
 		return;
 	struct cell *c = &m->cell[id];
 
@@ -197,7 +208,7 @@ void metrics_observe(struct metrics *m, enum metric id, uint64_t v)
 
 uint64_t metrics_now(const struct metrics *m)
 {
-	return m ? m->clock->monotonic(m->clock) : 0;
+	return counts(m) ? m->clock->monotonic(m->clock) : 0;
 }
 
 uint64_t metrics_lap(struct metrics *m, enum metric id, uint64_t begin)
@@ -212,7 +223,7 @@ uint64_t metrics_io_begin(struct metrics *m)
 {
 	uint64_t now = metrics_now(m);
 
-	if (m) {
+	if (now) {
 		SCOPED_LOCK(&m->io_lock);
 		if (!m->io_active++)
 			m->io_since = now;
@@ -222,9 +233,9 @@ uint64_t metrics_io_begin(struct metrics *m)
 
 void metrics_io_end(struct metrics *m, enum metric id, uint64_t begin)
 {
-	uint64_t now = metrics_lap(m, id, begin);
+	uint64_t now = begin ? metrics_lap(m, id, begin) : 0;
 
-	if (!m)
+	if (!begin)
 		return;
 	SCOPED_LOCK(&m->io_lock);
 	if (!--m->io_active && now > m->io_since)

@@ -107,6 +107,9 @@ struct metrics;
 /* clock: borrowed. */
 int metrics_new(const struct clock *clock, struct metrics **out) MUST_CHECK;
 void metrics_free(struct metrics *m); /* NULL is allowed */
+/* Counts nothing while paused, as without metrics: so that their cost can be measured on a volume that is open. Nothing
+ * of it may be under way; gauges are of the past afterwards. */
+void metrics_pause(struct metrics *m, bool paused);
 
 void metrics_add(struct metrics *m, enum metric id, uint64_t n); /* a counter */
 void metrics_set(struct metrics *m, enum metric id, uint64_t v); /* a gauge */

@@ -257,12 +257,37 @@ static void test_io_busy(void **state)
 	metrics_free(m);
 }
 
+/* Paused they are as if there were none, and what an operation on STORE begins then does not end as one that counts. */
+static void test_pause(void **state)
+{
+	struct hand_clock c = {.clock = {.monotonic = hand_monotonic}, .now = 1000};
+	struct metrics *m;
+
+	(void)state;
+	assert_int_equal(metrics_new(&c.clock, &m), 0);
+	metrics_pause(m, true);
+	metrics_add(m, METRIC_CHUNKS, 1);
+	metrics_observe(m, METRIC_OPEN_SECONDS, 5);
+	assert_int_equal(metrics_now(m), 0);
+	uint64_t begin = metrics_io_begin(m);
+	metrics_pause(m, false);
+	c.now = 2000;
+	metrics_io_end(m, METRIC_APPEND_SECONDS, begin);
+	assert_int_equal(metrics_value(m, METRIC_CHUNKS), 0);
+	assert_int_equal(metrics_sum(m, METRIC_OPEN_SECONDS), 0);
+	assert_int_equal(metrics_sum(m, METRIC_APPEND_SECONDS), 0);
+	assert_int_equal(metrics_io_busy(m), 0);
+	metrics_add(m, METRIC_CHUNKS, 1);
+	assert_int_equal(metrics_value(m, METRIC_CHUNKS), 1);
+	metrics_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_registry),    cmocka_unit_test(test_off),     cmocka_unit_test(test_values),
 	    cmocka_unit_test(test_percentiles), cmocka_unit_test(test_buckets), cmocka_unit_test(test_since),
-	    cmocka_unit_test(test_threads),     cmocka_unit_test(test_io_busy),
+	    cmocka_unit_test(test_threads),     cmocka_unit_test(test_io_busy), cmocka_unit_test(test_pause),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
