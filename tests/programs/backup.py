@@ -3,7 +3,7 @@
 import os
 import random
 
-from place import MIB, Place, check, compare, describe, main, need, put, run, size, text
+from place import Place, check, compare, describe, main, need, noise, put, run, size, text
 
 
 def source_of(p):
@@ -13,7 +13,7 @@ def source_of(p):
     rng = random.Random(p.number)
     for number in range(size(150, 3000, 60)):
         put(os.path.join(source, f"f{number}"), text(rng, rng.randrange(30000)))
-    put(os.path.join(source, "random"), rng.randbytes(size(8, 512, 2) * MIB))
+    put(os.path.join(source, "random"), noise(rng, size(8, 512, 2)))
     os.symlink("random", os.path.join(source, "link"))
     # rsync compares whole seconds: a link that is copied in the second in which it was made keeps its own time.
     os.utime(os.path.join(source, "link"), ns=(10**18 + 1, 10**18 + 1), follow_symlinks=False)

@@ -36,6 +36,11 @@ def size(usual, nightly, sanitized=None):
     return nightly if NIGHTLY else sanitized if SANITIZED and sanitized is not None else usual
 
 
+def noise(rng, mib):
+    """So many MiB of random data: randbytes gives less than 256 at once."""
+    return b"".join(rng.randbytes(MIB) for _ in range(mib))
+
+
 class Place:
     """v: the volume. path() is below a folder on its mount, native() below one outside, for this round alone."""
 

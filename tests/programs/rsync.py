@@ -3,7 +3,7 @@
 import os
 import random
 
-from place import MIB, Place, check, compare, describe, file_hash, linux_files, main, need, put, run, size
+from place import MIB, Place, check, compare, describe, file_hash, linux_files, main, need, noise, put, run, size
 
 
 def dress(tree):
@@ -87,7 +87,7 @@ def inplace(p: Place):
     need("rsync")
     there, here = p.native("image"), p.path("image")
     rng = random.Random(p.number)
-    put(there, rng.randbytes(size(12, 512, 4) * MIB))
+    put(there, noise(rng, size(12, 512, 4)))
     for _ in range(3):
         run("rsync", "-aI", "--inplace", "--no-whole-file", there, here)
         check(file_hash(there) == file_hash(here), "the copy differs")
