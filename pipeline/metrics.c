@@ -233,10 +233,10 @@ uint64_t metrics_io_begin(struct metrics *m)
 
 void metrics_io_end(struct metrics *m, enum metric id, uint64_t begin)
 {
-	uint64_t now = begin ? metrics_lap(m, id, begin) : 0;
-
 	if (!begin)
 		return;
+	uint64_t now = metrics_lap(m, id, begin);
+
 	SCOPED_LOCK(&m->io_lock);
 	if (!--m->io_active && now > m->io_since)
 		m->io_busy += now - m->io_since;
