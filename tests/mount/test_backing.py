@@ -2,6 +2,8 @@
 child of ours. (NFS needs a server in the kernel.)"""
 
 import contextlib
+import errno
+import mmap
 import os
 import random
 import re
@@ -12,7 +14,25 @@ import subprocess
 import sys
 import time
 
-from apfsmount import MIB, SANITIZED, Volume, check, compare, describe, linux_files, main, mounted, need, run, say, tool, wait_for
+from apfsmount import (
+    MIB,
+    SANITIZED,
+    Volume,
+    check,
+    compare,
+    describe,
+    errno_of,
+    linux_files,
+    main,
+    mounted,
+    need,
+    put,
+    run,
+    say,
+    tool,
+    wait_for,
+)
+from fusemount import disk_usage
 
 SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 
@@ -22,12 +42,12 @@ def unmount(path):
 
 
 @contextlib.contextmanager
-def on_disk(kind, folder, path):
+def on_disk(kind, folder, path, *options, size=512 * MIB):
     need(f"mkfs.{kind}", "losetup", "/dev/loop-control", root=True)
     disk = os.path.join(folder, "image")
     with open(disk, "wb") as f:
-        f.truncate(512 * MIB)
-    run(f"mkfs.{kind}", "-q", disk)
+        f.truncate(size)
+    run(f"mkfs.{kind}", "-q", *options, disk)
     run("mount", "-o", "loop", disk, path)
     try:
         yield
@@ -214,4 +234,40 @@ def frozen():
             say(f"the writers stood still after {written[0] >> 20} MiB")
 
 
-main(disks, memory, sshfs, frozen)
+def thin():
+    """A disk that for a while has less than it says. What STORE was told to begin with is lost where nobody waits for it; by
+    the time of the fsync nothing is wrong any more, and it fails all the same."""
+    need(root=True)
+    more = random.Random(7).randbytes(40 * MIB)
+    with Volume(mount=False) as outer:
+        base, path = (os.path.join(outer.root, n) for n in ("base", "disk"))
+        os.mkdir(base)
+        os.mkdir(path)
+        with (
+            on_tmpfs("tmpfs", outer.root, base),
+            # A journal, or a segment that is begun meanwhile, would tell too.
+            on_disk("ext4", base, path, "-O", "^has_journal", size=16384 * MIB),
+            Volume("--commit-interval", "1h", "--memory", "512M", store=os.path.join(path, "store")) as v,
+        ):
+            put(v.path("first"), more[: 4 * MIB])
+            v.sync()
+            os.sync()
+            run("mount", "-o", f"remount,size={(disk_usage(base) >> 20) + 24}M", base)
+            fd = os.open(v.path("more"), os.O_CREAT | os.O_WRONLY | os.O_DIRECT)
+            try:
+                with mmap.mmap(-1, len(more)) as aligned:
+                    aligned.write(more)
+                    check(os.write(fd, aligned) == len(more), "a short write")
+                wait_for(lambda: os.statvfs(base).f_bavail == 0, 20, "nothing is written before the fsync")
+                time.sleep(1)
+                run("mount", "-o", "remount,size=512M", base)
+                told = errno_of(lambda: os.fsync(fd))
+                check(told in (errno.EIO, errno.ENOSPC, errno.EROFS), f"fsync of what is lost: {told}")
+            finally:
+                os.close(fd)
+            check(errno_of(lambda: os.mkdir(v.path("later"))) == errno.EROFS, "the volume goes on")
+            check("making segments durable failed: syncing segments/" in v.log_tail(), v.log_tail())
+            v.kill()
+
+
+main(disks, memory, sshfs, frozen, thin)
