@@ -59,8 +59,8 @@ struct segment {
 	int failed;          /* the -errno of a write */
 	uint64_t end;        /* where the next record goes */
 	uint64_t size;       /* the end of what has been written */
-	uint64_t behind;     /* up to where STORE was told to begin (io_write_behind) */
 	uint64_t synced;     /* and of what has been made durable */
+	uint64_t behind;     /* up to where STORE was told to begin (io_write_behind) */
 	uint64_t promised;   /* worst-case bytes of the chunks being sealed */
 	uint64_t settled;    /* and of those that have been appended */
 	uint64_t sync_round; /* that last had it */

@@ -198,6 +198,7 @@ static void test_io_names(void **state)
 	LETS_OTHERS(io_open(io, "d/f", IO_WRITE | IO_CREATE, &f));
 	LETS_OTHERS(io_truncate(f, 10000));
 	LETS_OTHERS(io_allocate(f, 0, 20000));
+	LETS_OTHERS((io_write_behind(f, 0, 10000), 0));
 	LETS_OTHERS(io_rename(io, "d/f", "d/g"));
 	LETS_OTHERS(io_sync_dir(io, "d"));
 	LETS_OTHERS(io_list(io, "d", any_name, NULL));

@@ -183,15 +183,17 @@ static int level(struct bed *b)
 /* Storage is told of a stream's data while it is written: at most the last of each segment waits for its sync. */
 static void test_write_behind(void **state)
 {
+	uint64_t appended;
 	struct bed b;
 
 	(void)state;
 	bed_init(&b, (struct codec_choice){CODEC_STORED, 0});
 	bed_open(&b, 0);
-	write_for(&b, 0.5);
-	assert_int_equal(core_sync(b.f.core), 0);
-	uint64_t appended = value(&b, METRIC_APPEND_BYTES);
-	assert_true(appended > 32 * MIB);
+	do {
+		write_for(&b, 0.5);
+		assert_int_equal(core_sync(b.f.core), 0);
+		appended = value(&b, METRIC_APPEND_BYTES);
+	} while (appended <= 32 * MIB);
 	assert_true(b.slow.behind > appended / 2);
 	bed_release(&b);
 }
