@@ -290,15 +290,18 @@ unsigned workers_active(struct workers *w)
 
 void workers_submit(struct workers *w, struct workers_job *job)
 {
-	SCOPED_LOCK(&w->lock);
-	unsigned steps = job->steps;
+	unsigned steps = job->steps, idle;
 
+	(void)pthread_mutex_lock(&w->lock);
 	job->next = 0;
 	job->running = 0;
 	TAILQ_INSERT_TAIL(&w->jobs, job, link);
-	if (w->idle > 1 && steps > 1)
+	idle = w->idle;
+	(void)pthread_mutex_unlock(&w->lock);
+	/* Who wakes wants the lock at once. The job is not ours any more. */
+	if (idle > 1 && steps > 1)
 		(void)pthread_cond_broadcast(&w->wake);
-	else if (w->idle)
+	else if (idle)
 		(void)pthread_cond_signal(&w->wake);
 }
 

@@ -225,8 +225,7 @@ static int cut_seal(struct cut *cut)
 		ret = seal_submit(c, first, n, first->kind, many, to_inline, &g);
 		i += ret ? 0 : n;
 	}
-	for (size_t k = i; k < cut->items; k++) /* not submitted for want of memory */
-		seal_settle(&cut->item[k]);
+	seal_settle(cut->item + i, cut->items - i); /* not submitted for want of memory */
 	int waited = seal_wait(c, &g);
 	if (waited)
 		cut->err = g.err;
@@ -372,7 +371,7 @@ static void cut_release(struct cut *cut, bool installed)
 
 	for (size_t i = 0; i < cut->items; i++) {
 		if (cut->item[i].buffer)
-			seal_settle(&cut->item[i]);
+			seal_settle(&cut->item[i], 1);
 		node_put(c, cut->item[i].node);
 	}
 	for (size_t i = 0; i < cut->nodes; i++) {

@@ -355,11 +355,11 @@ void seal_stream(struct core *c, struct node *n)
 			n->unsealed = have;
 		}
 		(void)pthread_mutex_unlock(&n->lock);
-		if (count && seal_submit(c, item, count, POLICY_STREAM, true, false, NULL))
-			for (size_t i = 0; i < count; i++) {
-				seal_settle(&item[i]);
-				node_put(c, item[i].node);
-			}
+		if (count && seal_submit(c, item, count, POLICY_STREAM, true, false, NULL)) {
+			seal_settle(item, count);
+			for (size_t i = 0; i < count; i++)
+				node_put(c, n);
+		}
 	} while (count);
 }
 

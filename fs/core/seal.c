@@ -32,12 +32,11 @@ void seal_take(struct core *c, struct node *n, struct piece *p, struct seal_item
 	n->inflight++;
 }
 
-void seal_settle(struct seal_item *item)
+/* Under the lock of the item's node. */
+static void settle_pieces(struct node *n, struct seal_item *item)
 {
-	struct node *n = item->node;
 	struct piece *p, *next;
 
-	(void)pthread_mutex_lock(&n->lock);
 	for (p = map_find(&n->map, item->off); p && p->off < item->off + item->len; p = next) {
 		next = map_next(p);
 		if (p->buffer != item->buffer || !p->sealing || p->pos - item->pos != p->off - item->off)
@@ -49,9 +48,22 @@ void seal_settle(struct seal_item *item)
 	}
 	item->buffer->inflight--;
 	n->inflight--;
-	(void)pthread_mutex_unlock(&n->lock);
-	buffer_unref(item->buffer);
-	item->buffer = NULL;
+}
+
+void seal_settle(struct seal_item *item, size_t count)
+{
+	for (size_t i = 0, end; i < count; i = end) {
+		struct node *n = item[i].node;
+
+		(void)pthread_mutex_lock(&n->lock);
+		for (end = i; end < count && item[end].node == n; end++)
+			settle_pieces(n, &item[end]);
+		(void)pthread_mutex_unlock(&n->lock);
+		for (; i < end; i++) {
+			buffer_unref(item[i].buffer);
+			item[i].buffer = NULL;
+		}
+	}
 }
 
 /* What is true of all the samples: files in one chunk differ. The usual is met soon. */
@@ -126,15 +138,13 @@ static void batch_done(struct pipeline_seal *rq, int ret, struct pipeline_chunk 
 	if (!ret)
 		ret = chunk_add_fresh(c, chunk, rq->sequence, b->born, shared);
 	for (size_t i = 0; i < rq->nitems; i++) {
-		struct seal_item *item = &b->item[i];
-
-		item->chunk = ret ? 0 : id;
-		item->chunk_pos = pos;
-		pos += item->len;
-		seal_settle(item);
-		if (!g)
-			node_put(c, item->node);
+		b->item[i].chunk = ret ? 0 : id;
+		b->item[i].chunk_pos = pos;
+		pos += b->item[i].len;
 	}
+	seal_settle(b->item, rq->nitems);
+	for (size_t i = 0; i < rq->nitems && !g; i++)
+		node_put(c, b->item[i].node);
 	if (!g)
 		free(b->item);
 	free(b);

@@ -391,9 +391,10 @@ int seal_submit(struct core *c, struct seal_item *item, size_t n, enum policy_ki
 int seal_wait(struct core *c, struct seal_group *g) MUST_CHECK;
 /* Takes the piece p of n for sealing: marks and counts it and fills *item. Under n->lock. */
 void seal_take(struct core *c, struct node *n, struct piece *p, struct seal_item *item);
-/* Ends an item: the pieces that still show what it took become extents of item->chunk or, if that is 0, dirty buffers
- * again. Gives back the buffer, not the node. Takes the node's lock. */
-void seal_settle(struct seal_item *item);
+/* Ends items: the pieces that still show what one took become extents of its chunk or, if that is 0, dirty buffers
+ * again. Gives back the buffers, not the nodes. Takes each node's lock, once for those of it that follow each other:
+ * their writer wants it, too. */
+void seal_settle(struct seal_item *item, size_t count);
 /* Background: seals the whole buffers of a sequential writer if they fill a chunk. Called without locks. */
 void seal_stream(struct core *c, struct node *n);
 /* Waits until no batch of n is under way. Under n->lock, which is released meanwhile. */
