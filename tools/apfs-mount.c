@@ -202,6 +202,18 @@ static enum exit_status open_core(struct mounting *m, unsigned threads, unsigned
 
 /* --- who watches -------------------------------------------------------------------------------------------------- */
 
+/* A configuration file's metrics-listen, beside no-metrics, is off. */
+static enum exit_status drop_listen(struct mounting *m)
+{
+	struct settings *s = &m->o->settings;
+	const struct setting *v = &s->v[SETTING_METRICS_LISTEN];
+	struct err e = {0};
+
+	(void)daemon_say(&m->daemon, EXIT_OK, "%s: metrics-listen: with no-metrics there are none to serve", v->where);
+	int ret = settings_set(s, SETTING_METRICS_LISTEN, "off", v->source, v->where, &e);
+	return ret ? daemon_say(&m->daemon, EXIT_SYSTEM, "%s", err_text(&e, ret)) : EXIT_OK;
+}
+
 static enum exit_status check_listen(struct mounting *m)
 {
 	const struct settings *s = &m->o->settings;
@@ -210,6 +222,8 @@ static enum exit_status check_listen(struct mounting *m)
 
 	if (!where)
 		return EXIT_OK;
+	if (settings_number(s, SETTING_NO_METRICS) && !settings_commanded(s, SETTING_METRICS_LISTEN))
+		return drop_listen(m);
 	if (settings_number(s, SETTING_NO_METRICS))
 		return daemon_say(&m->daemon, EXIT_USAGE, "metrics-listen: with no-metrics there are none to serve");
 	int ret = metrics_http_parse(where, &m->listen, &e);

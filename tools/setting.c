@@ -20,21 +20,22 @@ const struct setting_def setting_defs[SETTING_COUNT] = {
     [SETTING_PRIORITY] = {"priority", "WHAT", SETTING_K_WORD, SETTING_G_MOUNT, 0, 0, "balanced speed ratio", "balanced",
                           "What compression aims at: speed (lz4), balanced (zstd) or ratio (brotli)"},
     [SETTING_STORAGE] = {"storage", "CLASS", SETTING_K_WORD, SETTING_G_MOUNT, 0, 0, "auto hdd ssd nvme",
-                         "(by the device)", "What STORE lies on: auto, hdd, ssd or nvme"},
+                         "(auto: by the device)", "What STORE lies on: auto, hdd, ssd or nvme"},
     [SETTING_CHUNK_SIZE] = {"chunk-size", "SIZE", SETTING_K_SIZE, SETTING_G_MOUNT, 1, POLICY_CHUNK_SET_MAX, NULL,
-                            "(by file size)",
+                            "(auto: by file size)",
                             "Data that is compressed, encrypted and written at once, 1 to 512M; never more than 16M"},
     [SETTING_NO_COMPACT] = {"no-compact", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
                             "Leave the space of overwritten data until apfs compact, or until STORE is full"},
     [SETTING_IDLE] = {"idle", "TIME", SETTING_K_DURATION, SETTING_G_MOUNT, 1000, 1000 * HOUR, NULL, "(never)",
                       "Unmount once nobody has used the mount for that long, 1s to 1000h"},
-    [SETTING_THREADS] = {"threads", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 2, 32, NULL, "(by the machine)",
+    [SETTING_THREADS] = {"threads", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 2, 32, NULL, "(auto: by the machine)",
                          "Threads that answer the kernel, 2 to 32"},
-    [SETTING_WORKERS] = {"workers", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 32, NULL, "(by the machine)",
+    [SETTING_WORKERS] = {"workers", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 32, NULL, "(auto: by the machine)",
                          "Threads that compress and encrypt, 1 to 32"},
-    [SETTING_CPU_TOKENS] = {"cpu-tokens", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 1024, NULL, "(by the machine)",
+    [SETTING_CPU_TOKENS] = {"cpu-tokens", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 1024, NULL,
+                            "(auto: by the machine)",
                             "How many threads may compress, encrypt and the reverse at once, 1 to 1024"},
-    [SETTING_IO_TOKENS] = {"io-tokens", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 1024, NULL, "(by storage)",
+    [SETTING_IO_TOKENS] = {"io-tokens", "N", SETTING_K_NUMBER, SETTING_G_MOUNT, 1, 1024, NULL, "(auto: by storage)",
                            "How many may read, append to and sync segments at once, 1 to 1024"},
     [SETTING_NO_GOVERNANCE] = {"no-governance", NULL, SETTING_K_SWITCH, SETTING_G_MOUNT, 0, 0, NULL, "no",
                                "Neither is limited, and nobody waits for a turn"},
@@ -56,22 +57,50 @@ const struct setting_def setting_defs[SETTING_COUNT] = {
     [SETTING_KDF_MEM] = {"kdf-mem", "SIZE", SETTING_K_SIZE, SETTING_G_STORE, 8192, NOLIM, NULL, "(256M)",
                          "Argon2id's memory for a new store"},
     [SETTING_LOG] = {"log", "WHERE", SETTING_K_TEXT, SETTING_G_MESSAGES, 0, 0, NULL,
-                     "(journal; in the foreground stderr)", "journal, stderr or a file"},
+                     "(auto: journal; in the foreground stderr)", "journal, stderr or a file"},
     [SETTING_LOG_LEVEL] = {"log-level", "LEVEL", SETTING_K_WORD, SETTING_G_MESSAGES, 0, 0, "error warn info debug",
                            "info", "error, warn, info or debug"},
 };
 
 /* --- values ------------------------------------------------------------------------------------------------------- */
 
+/* What is done where nothing is set has a word of its own: its length, 0 where the default is a value. */
+static size_t unset_word(const struct setting_def *d, const char **word)
+{
+	*word = d->unset + 1;
+	return *d->unset == '(' ? strcspn(*word, ":)") : 0;
+}
+
+static bool is_default(const struct setting_def *d, const char *text)
+{
+	const char *word;
+	size_t len = unset_word(d, &word);
+
+	return !strcmp(text, "default") || (len && strlen(text) == len && !memcmp(word, text, len));
+}
+
+/* For a message about what is no value: "", or " or never". */
+static const char *or_unset(const struct setting_def *d, char *buf, size_t size)
+{
+	const char *word;
+	size_t len = unset_word(d, &word);
+
+	if (*word >= '0' && *word <= '9')
+		len = 0; /* is among those that the message names */
+	(void)snprintf(buf, size, "%s%.*s", len ? " or " : "", (int)len, word);
+	return buf;
+}
+
 static int parse_number(const struct setting_def *d, const char *text, uint64_t *out, struct err *e)
 {
-	char *end = NULL;
+	char *end = NULL, other[32];
 
 	errno = 0;
 	unsigned long long v = strtoull(text, &end, 10);
 	if (errno || end == text || *end || *text < '0' || *text > '9' || v < d->low || v > d->high)
-		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is not a number from %llu to %llu", d->name, text,
-		               (unsigned long long)d->low, (unsigned long long)d->high);
+		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is not a number from %llu to %llu%s", d->name, text,
+		               (unsigned long long)d->low, (unsigned long long)d->high,
+		               or_unset(d, other, sizeof(other)));
 	*out = v;
 	return 0;
 }
@@ -81,7 +110,8 @@ static int parse_size(const struct setting_def *d, const char *text, uint64_t *o
 	char limit[32];
 
 	if (option_parse_size(text, out))
-		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is not a size, such as 64M", d->name, text);
+		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is not a size, such as 64M%s", d->name, text,
+		               or_unset(d, limit, sizeof(limit)));
 	if (*out < d->low)
 		return err_set(e, -EINVAL, ERR_USAGE, "%s: %s is the least", d->name,
 		               option_format_size(d->low, limit, sizeof(limit)));
@@ -104,11 +134,12 @@ static const char *format_ms(uint64_t ms, char *buf, size_t len)
 
 static int parse_duration(const struct setting_def *d, const char *text, uint64_t *out, struct err *e)
 {
-	char low[32], high[32];
+	char low[32], high[32], other[32];
 
 	if (option_parse_duration(text, out) || *out < d->low || *out > d->high)
-		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is not a time from %s to %s", d->name, text,
-		               format_ms(d->low, low, sizeof(low)), format_ms(d->high, high, sizeof(high)));
+		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is not a time from %s to %s%s", d->name, text,
+		               format_ms(d->low, low, sizeof(low)), format_ms(d->high, high, sizeof(high)),
+		               or_unset(d, other, sizeof(other)));
 	return 0;
 }
 
@@ -183,15 +214,17 @@ enum setting_id setting_find(const char *name, size_t len)
 	return SETTING_COUNT;
 }
 
+static void set_default(const struct setting_def *d, struct setting *v)
+{
+	if (*d->unset != '(')
+		(void)parse_value(d, d->unset, v, NULL); /* a test parses them all */
+}
+
 void settings_init(struct settings *s)
 {
 	memset(s, 0, sizeof(*s));
-	for (int id = 0; id < SETTING_COUNT; id++) {
-		const struct setting_def *d = &setting_defs[id];
-
-		if (*d->unset != '(')
-			(void)parse_value(d, d->unset, &s->v[id], NULL); /* a test parses them all */
-	}
+	for (int id = 0; id < SETTING_COUNT; id++)
+		set_default(&setting_defs[id], &s->v[id]);
 }
 
 static void setting_release(struct setting *v)
@@ -212,17 +245,21 @@ int settings_set(struct settings *s, enum setting_id id, const char *text, enum 
 {
 	const struct setting_def *d = &setting_defs[id];
 	struct setting v = {.source = source};
-	int ret;
+	int ret = 0;
 
 	if (!text && d->kind != SETTING_K_SWITCH)
 		return err_set(e, -EINVAL, ERR_USAGE, "%s needs a value", d->name);
 	text = text ? text : "yes";
-	ret = parse_value(d, text, &v, e);
+	v.given = !is_default(d, text);
+	if (v.given)
+		ret = parse_value(d, text, &v, e);
+	else
+		set_default(d, &v);
 	if (ret || s->v[id].source > source)
 		return ret;
-	v.text = strdup(text);
+	v.text = v.given ? strdup(text) : NULL;
 	v.where = where ? strdup(where) : NULL;
-	if (!v.text || (where && !v.where)) {
+	if ((v.given && !v.text) || (where && !v.where)) {
 		setting_release(&v);
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for settings");
 	}
@@ -243,7 +280,7 @@ int settings_effective(struct settings *s, enum setting_id id, const char *text)
 {
 	struct setting *v = &s->v[id];
 
-	if (v->source != SETTING_FROM_DEFAULT)
+	if (v->given)
 		return 0;
 	free(v->text);
 	v->text = strdup(text);

@@ -3,6 +3,8 @@
  * table (setting.c) has their names, kinds, limits, defaults and help; README.md's table is checked against it.
  *
  * A value given on the command line holds, else the one of the configuration file that was read last, else the default.
+ * Everywhere "default" is a value too, which puts the default back; so is the word with which `unset` begins after a
+ * '('.
  */
 #ifndef APFS_TOOLS_SETTING_H
 #define APFS_TOOLS_SETTING_H
@@ -63,7 +65,8 @@ struct setting_def {
 	enum setting_group group;
 	uint64_t low, high; /* of sizes, durations and numbers */
 	const char *words;  /* separated by a space */
-	const char *unset;  /* the default as a value or, with a '(', what is done where nothing is set */
+	/* The default as a value or, in parentheses, a word for it and what is done where nothing is set. */
+	const char *unset;
 	const char *help;
 };
 
@@ -74,8 +77,9 @@ enum setting_source { SETTING_FROM_DEFAULT, SETTING_FROM_FILE, SETTING_FROM_COMM
 struct setting {
 	enum setting_source source;
 	char *where;     /* SETTING_FROM_FILE: "FILE:LINE" */
-	char *text;      /* as given; NULL: the default, or nothing where there is none */
-	uint64_t number; /* 0 where nothing is set and there is no default */
+	bool given;      /* false: the default, which source and where may have put back */
+	char *text;      /* as given, or from settings_effective; else NULL */
+	uint64_t number; /* 0 where none is given and the default is no value */
 	struct codec_choice codec;
 };
 
@@ -100,7 +104,7 @@ static inline uint64_t settings_number(const struct settings *s, enum setting_id
 	return s->v[id].number;
 }
 
-/* NULL: nothing is set. */
+/* NULL: none is given. */
 static inline const char *settings_text(const struct settings *s, enum setting_id id)
 {
 	return s->v[id].text;
@@ -109,10 +113,10 @@ static inline const char *settings_text(const struct settings *s, enum setting_i
 /* CIPHER_AUTO unless a suite is set. */
 enum cipher_suite settings_cipher(const struct settings *s);
 
-/* Was it given by whoever mounts, rather than found in a file? */
+/* Was a value given by whoever mounts, rather than found in a file? */
 static inline bool settings_commanded(const struct settings *s, enum setting_id id)
 {
-	return s->v[id].source == SETTING_FROM_COMMAND;
+	return s->v[id].given && s->v[id].source == SETTING_FROM_COMMAND;
 }
 
 /* Notes what is used where nothing is set: shown by settings_print. */

@@ -56,7 +56,7 @@ static void file_input(const char *text)
 	for (int id = 0; id < SETTING_COUNT; id++) {
 		const struct setting_def *d = &setting_defs[id];
 
-		if (s.v[id].source == SETTING_FROM_FILE && d->high)
+		if (s.v[id].given && d->high)
 			must(s.v[id].number >= d->low && s.v[id].number <= d->high);
 	}
 	settings_print(&s, nowhere);

@@ -367,6 +367,11 @@ def config():
         fails(1, f"{own}:1: there is no setting 'colour'", *mount)
         os.unlink(own)
         fails(1, "No such file", *mount)
+        put(own, b"idle = 10m\nthreads = 3\nmetrics-listen = 127.0.0.1:1\nlog = /nonexistent/log\n")
+        v.mount("--config", own, "--idle", "never", "-o", "threads=auto,metrics-listen=off,log=default")
+        said = {line.split()[0]: line.split(None, 1)[1] for line in run(tool("apfs"), "config", v.mnt).splitlines()}
+        check(re.fullmatch(r"\(never\) +command line", said["idle"]), f"idle: {said['idle']}")
+        check(re.fullmatch(r"stderr +command line", said["log"]), f"log: {said['log']}")
 
 
 def formats():

@@ -365,6 +365,13 @@ def switched_off():
         check(apfsmount.get(v.path("f")) == b"data", "other data")
         store = second_store(v)
         fails(1, "no-metrics", tool("apfs-mount"), "--no-metrics", "--metrics-listen", "127.0.0.1:1", *store)
+        conf = os.path.join(v.root, "conf")
+        write(conf, b"metrics-listen = 127.0.0.1:1\n")
+        both = (tool("apfs-mount"), "--passfile", v.passfile, "--config", conf, "--no-metrics", *store)
+        check("conf:1: metrics-listen: with no-metrics there are none" in run(*both), "nothing said about nothing served")
+        said = run(tool("apfs"), "config", store[1])
+        run(tool("apfs"), "umount", store[1])
+        check(re.search("^metrics-listen +\\(off\\) ", said, re.M), f"served all the same: {said}")
         for wrong in ("9750", "localhost:", "localhost:80", "127.0.0.1:http", "[::1", "1.2.3.4:99999"):
             fails(1, "metrics-listen", tool("apfs-mount"), "--metrics-listen", wrong, *store, input=PASSPHRASE)
         fails(30, "not an apfs mount", tool("apfs"), "stats", v.root)

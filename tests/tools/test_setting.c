@@ -84,6 +84,8 @@ static void test_values(void **state)
 	    {SETTING_WORKERS, "1", NULL, 1},
 	    {SETTING_CIPHER, "aes", "cipher: 'aes' is none of auto", 0},
 	    {SETTING_LOG, "", "log needs a value", 0},
+	    {SETTING_IDLE, "0", "idle: '0' is not a time from 1s to 1000h or never", 0},
+	    {SETTING_KDF_OPS, "x", "kdf-ops: 'x' is not a number from 1 to 4294967295", 0},
 	    {SETTING_LOG_LEVEL, "error", NULL, 0},
 	    {SETTING_LOG_LEVEL, "err", "none of error warn", 0},
 	};
@@ -179,6 +181,69 @@ static void test_wrong_files(void **state)
 	settings_release(&s);
 }
 
+/* What a file says of a setting is taken back by "default", and by the word for it; switches and all. */
+static void test_put_back(void **state)
+{
+	static const struct {
+		enum setting_id id;
+		const char *file, *word;
+	} rows[] = {
+	    {SETTING_MEMORY, "memory = 64M", NULL},
+	    {SETTING_COMMIT_INTERVAL, "commit-interval = 1s", NULL},
+	    {SETTING_COMPRESS, "compress = lz4:3", NULL},
+	    {SETTING_PRIORITY, "priority = ratio", NULL},
+	    {SETTING_STORAGE, "storage = hdd", "auto"},
+	    {SETTING_CHUNK_SIZE, "chunk-size = 1M", "auto"},
+	    {SETTING_NO_COMPACT, "no-compact = yes", "no"},
+	    {SETTING_IDLE, "idle = 10m", "never"},
+	    {SETTING_THREADS, "threads = 3", "auto"},
+	    {SETTING_WORKERS, "workers = 3", "auto"},
+	    {SETTING_CPU_TOKENS, "cpu-tokens = 3", "auto"},
+	    {SETTING_IO_TOKENS, "io-tokens = 3", "auto"},
+	    {SETTING_NO_GOVERNANCE, "no-governance = yes", "no"},
+	    {SETTING_NO_FEEDBACK, "no-feedback = yes", "no"},
+	    {SETTING_MMAP, "mmap = 1G", "0"},
+	    {SETTING_NO_METRICS, "no-metrics = yes", "no"},
+	    {SETTING_METRICS_LISTEN, "metrics-listen = [::1]:9", "off"},
+	    {SETTING_CIPHER, "cipher = aes-256-gcm", "auto"},
+	    {SETTING_KDF_OPS, "kdf-ops = 9", "3"},
+	    {SETTING_KDF_MEM, "kdf-mem = 1G", "256M"},
+	    {SETTING_LOG, "log = stderr", "auto"},
+	    {SETTING_LOG_LEVEL, "log-level = debug", NULL},
+	};
+	struct settings fresh;
+	(void)state;
+
+	settings_init(&fresh);
+	assert_int_equal(sizeof(rows) / sizeof(rows[0]), SETTING_COUNT);
+	for (size_t i = 0; i < 2 * SETTING_COUNT; i++) {
+		enum setting_id id = rows[i / 2].id;
+		const char *word = i % 2 ? rows[i / 2].word : "default";
+		const struct setting *clean = &fresh.v[id];
+		struct settings s;
+		struct err e = {0};
+
+		if (!word)
+			continue;
+		settings_init(&s);
+		assert_int_equal(read_text(&s, rows[i / 2].file, &e), 0);
+		assert_true(s.v[id].given);
+		if (settings_set(&s, id, word, SETTING_FROM_COMMAND, NULL, &e))
+			fail_msg("%s = %s: %s", setting_defs[id].name, word, e.text);
+		assert_int_equal(s.v[id].source, SETTING_FROM_COMMAND);
+		assert_int_equal(s.v[id].number, clean->number);
+		assert_memory_equal(&s.v[id].codec, &clean->codec, sizeof(clean->codec));
+		if (*setting_defs[id].unset == '(' || !strcmp(word, "default")) {
+			assert_false(settings_commanded(&s, id));
+			assert_null(settings_text(&s, id));
+			assert_int_equal(settings_effective(&s, id, "found"), 0);
+			assert_string_equal(s.v[id].text, "found");
+		}
+		settings_release(&s);
+	}
+	settings_release(&fresh);
+}
+
 /* The user's own file is found, and a missing one is no error. */
 static void test_own_file(void **state)
 {
@@ -249,7 +314,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_table),      cmocka_unit_test(test_defaults),    cmocka_unit_test(test_values),
 	    cmocka_unit_test(test_precedence), cmocka_unit_test(test_wrong_files), cmocka_unit_test(test_own_file),
-	    cmocka_unit_test(test_readme),
+	    cmocka_unit_test(test_put_back),   cmocka_unit_test(test_readme),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
