@@ -36,12 +36,11 @@ static size_t memory_divide(const struct pipeline_options *o, struct workers_opt
 	if (memory < PIPELINE_MEMORY_MIN)
 		memory = PIPELINE_MEMORY_MIN;
 	uint64_t threads = memory / 4 / WORKER_PLAIN, lent = memory / 4 / (WORKER_PLAIN + WORKER_SPAN);
-	if (w->threads < 2)
-		w->threads = 2;
 	if (w->threads > threads)
 		w->threads = (unsigned)threads;
 	w->contexts = lent < 2 ? 2 : lent > LENT_MAX ? LENT_MAX : (unsigned)lent;
-	memory -= w->threads * WORKER_PLAIN + w->contexts * (WORKER_PLAIN + WORKER_SPAN);
+	threads = w->threads < WORKERS_MIN ? WORKERS_MIN : w->threads;
+	memory -= threads * WORKER_PLAIN + w->contexts * (WORKER_PLAIN + WORKER_SPAN);
 	return memory / 4096 * 4096;
 }
 

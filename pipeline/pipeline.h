@@ -32,7 +32,7 @@ struct pipeline_options {
 	const struct keyring *keyring; /* borrowed */
 	uint8_t uuid[SUPERBLOCK_UUID];
 	enum cipher_suite suite; /* what new segments are sealed with */
-	unsigned workers;        /* threads of the pool, 0: the default for this machine */
+	unsigned workers;        /* threads that seal, 0: the default for this machine */
 	uint64_t next_segment;   /* the first segment id never used */
 	uint64_t segment_size;   /* bytes, 0: PIPELINE_SEGMENT_SIZE */
 	uint64_t map_max;        /* bytes of segments that are mapped for reading; 0: pread */
@@ -105,7 +105,7 @@ int pipeline_sync(struct pipeline *p, struct err *e) MUST_CHECK;
 /* Whether a sync has failed, of what was appended or of a segment that was to be begun: nothing is written any more. */
 bool pipeline_failed(struct pipeline *p);
 
-/* Threads of the pool; and how many of them may seal at once, 1 to all, which is how it begins. */
+/* Threads that seal; and how many of them may at once, 1 to all, which is how it begins. */
 unsigned pipeline_workers(const struct pipeline *p);
 void pipeline_workers_set(struct pipeline *p, unsigned threads);
 

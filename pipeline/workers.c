@@ -37,7 +37,7 @@ struct workers {
 	unsigned task_head, ntasks;
 	unsigned tasks_running;
 	unsigned idle;
-	unsigned busy, limit; /* threads that work on jobs, and how many may */
+	unsigned busy, limit; /* threads that work on jobs, and how many may now */
 	bool stop;
 
 	pthread_mutex_t ctx_lock;
@@ -45,6 +45,7 @@ struct workers {
 	SLIST_HEAD(, worker_ctx) spare;
 	unsigned lent, lent_max;
 
+	unsigned most; /* threads that may ever work on jobs */
 	unsigned nthreads;
 	struct worker worker[];
 };
@@ -199,13 +200,10 @@ static int worker_start(struct workers *w, struct worker *me)
 
 int workers_new(const struct workers_options *o, struct workers **out, struct err *e)
 {
-	unsigned threads = o->threads;
+	unsigned most = !o->threads ? 1 : o->threads < WORKERS_MAX ? o->threads : WORKERS_MAX;
+	unsigned threads = most < WORKERS_MIN ? WORKERS_MIN : most;
 	int ret = 0;
 
-	if (threads < 2)
-		threads = 2;
-	if (threads > WORKERS_MAX)
-		threads = WORKERS_MAX;
 	struct workers *w = calloc(1, sizeof(*w) + threads * sizeof(w->worker[0]));
 	if (!w)
 		return err_set(e, -ENOMEM, ERR_MEMORY, "no memory for the workers");
@@ -217,7 +215,7 @@ int workers_new(const struct workers_options *o, struct workers **out, struct er
 	(void)pthread_mutex_init(&w->ctx_lock, NULL);
 	(void)pthread_cond_init(&w->ctx_wake, NULL);
 	TAILQ_INIT(&w->jobs);
-	w->limit = threads;
+	w->limit = w->most = most;
 	SLIST_INIT(&w->spare);
 	w->lent_max = o->contexts;
 	while (w->nthreads < threads && !ret) {
@@ -271,7 +269,7 @@ void workers_tasks_wait(struct workers *w)
 
 unsigned workers_count(const struct workers *w)
 {
-	return w->nthreads;
+	return w->most;
 }
 
 void workers_limit(struct workers *w, unsigned threads)
@@ -284,8 +282,9 @@ void workers_limit(struct workers *w, unsigned threads)
 unsigned workers_active(struct workers *w)
 {
 	SCOPED_LOCK(&w->lock);
+	unsigned active = w->nthreads - w->idle;
 
-	return w->nthreads - w->idle;
+	return active < w->most ? active : w->most;
 }
 
 void workers_submit(struct workers *w, struct workers_job *job)

@@ -14,6 +14,7 @@
 #include <sys/queue.h>
 
 #define WORKERS_MAX   32u                 /* threads of a pool */
+#define WORKERS_MIN   2u                  /* and at least: where one works on jobs, the other is for tasks */
 #define WORKERS_TASKS 256u                /* tasks that may wait */
 #define WORKER_PLAIN  ((size_t)68 << 10)  /* bytes of a context's plain buffer */
 #define WORKER_SPAN   ((size_t)720 << 10) /* and of its span buffer */
@@ -31,7 +32,7 @@ struct worker_ctx {
 struct workers;
 
 struct workers_options {
-	unsigned threads;          /* 2 to WORKERS_MAX: one may always be waiting for storage */
+	unsigned threads;          /* that work on jobs, 1 to WORKERS_MAX */
 	unsigned contexts;         /* that may be lent at once, 1 at least */
 	struct governor *governor; /* borrowed, or NULL */
 	struct budget *budget;     /* borrowed, or NULL */
@@ -41,8 +42,9 @@ int workers_new(const struct workers_options *o, struct workers **out, struct er
 /* Runs everything that is queued, then ends the threads. */
 void workers_free(struct workers *w);
 
+/* Threads that may work on jobs. */
 unsigned workers_count(const struct workers *w);
-/* Those that do something now. */
+/* So many of those do something now, jobs or tasks. */
 unsigned workers_active(struct workers *w);
 
 /* At most so many threads of the pool work on jobs at once; 1 to all of them, which is how it begins. */

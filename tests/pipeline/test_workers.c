@@ -209,6 +209,30 @@ static void test_limit(void **state)
 	workers_free(w);
 }
 
+/* A pool of one works on one step at a time, and nevertheless has a thread for tasks. */
+static void test_one(void **state)
+{
+	struct latch jobs = LATCH, task = LATCH;
+	struct held held = {.job = {.step = held_step, .steps = 2}, .latch = &jobs};
+	struct workers *w;
+
+	(void)state;
+	assert_int_equal(workers_new(&(struct workers_options){.threads = 1, .contexts = 16}, &w, NULL), 0);
+	assert_int_equal(workers_count(w), 1);
+	workers_submit(w, &held.job);
+	latch_await(&jobs, 1);
+	assert_int_equal(workers_run(w, latch_wait, &task), 0);
+	latch_await(&task, 1);
+	assert_int_equal(workers_active(w), 1);
+	latch_open(&task);
+	workers_tasks_wait(w); /* its thread looks for steps again */
+	(void)pthread_mutex_lock(&jobs.lock);
+	assert_int_equal(jobs.waiting, 1);
+	(void)pthread_mutex_unlock(&jobs.lock);
+	latch_open(&jobs);
+	workers_free(w);
+}
+
 static void count_task(void *arg)
 {
 	atomic_fetch_add((atomic_uint *)arg, 1);
@@ -319,9 +343,14 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_steps),   cmocka_unit_test(test_tasks_leave_room),  cmocka_unit_test(test_width),
-	    cmocka_unit_test(test_limit),   cmocka_unit_test(test_tasks_are_bounded), cmocka_unit_test(test_order),
+	    cmocka_unit_test(test_steps),
+	    cmocka_unit_test(test_tasks_leave_room),
+	    cmocka_unit_test(test_width),
+	    cmocka_unit_test(test_limit),
+	    cmocka_unit_test(test_tasks_are_bounded),
+	    cmocka_unit_test(test_order),
 	    cmocka_unit_test(test_lending),
+	    cmocka_unit_test(test_one),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
