@@ -15,12 +15,14 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define QUESTION_MAX 64u
 #define ANSWER_MAX   ((size_t)16 << 20) /* bytes that are believed to be one */
-#define PATIENCE     5                  /* seconds for the other side to go on */
 #define BACKLOG      8
+#define TURN         1000 /* ms that one who asks may take: those who wait outlast a full backlog of them */
+#define PATIENCE     15   /* seconds to wait for an answer */
 
 struct control {
 	struct core *core;
@@ -102,21 +104,37 @@ static bool peer_allowed(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == getuid());
 }
 
-static void set_patience(int fd)
-{
-	const struct timeval t = {.tv_sec = PATIENCE};
+/* One who asks, and until when. */
+struct turn {
+	const struct control *c;
+	int fd;
+	uint64_t end; /* ms */
+};
 
-	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* Whether fd can go on; false: its turn is over, or the mount's. */
+static bool turn_wait(const struct turn *t, short events)
+{
+	struct pollfd fds[2] = {{.fd = t->fd, .events = events}, {.fd = t->c->stop, .events = POLLIN}};
+	uint64_t now = now_ms();
+
+	return now < t->end && poll(fds, 2, (int)(t->end - now)) > 0 && !fds[1].revents;
 }
 
 /* False: nobody asked in time, or not with a line. */
-static bool read_question(int fd, char *line)
+static bool read_question(const struct turn *t, char *line)
 {
 	size_t len = 0;
 
-	while (len < QUESTION_MAX - 1) {
-		ssize_t n = recv(fd, line + len, QUESTION_MAX - 1 - len, 0);
+	while (len < QUESTION_MAX - 1 && turn_wait(t, POLLIN)) {
+		ssize_t n = recv(t->fd, line + len, QUESTION_MAX - 1 - len, 0);
 
 		if (n <= 0)
 			return false;
@@ -144,13 +162,11 @@ static void answer(const struct control *c, const char *question, FILE *f)
 		(void)fprintf(f, "!out of memory\n");
 }
 
-static void send_all(int fd, const char *data, size_t len)
+static void send_answer(const struct turn *t, const char *data, size_t len)
 {
-	while (len > 0) {
-		ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
+	while (len > 0 && turn_wait(t, POLLOUT)) {
+		ssize_t n = send(t->fd, data, len, MSG_NOSIGNAL);
 
-		if (n < 0 && errno == EINTR)
-			continue;
 		if (n <= 0)
 			return;
 		data += n;
@@ -160,18 +176,18 @@ static void send_all(int fd, const char *data, size_t len)
 
 static void serve(const struct control *c, int fd)
 {
+	const struct turn t = {.c = c, .fd = fd, .end = now_ms() + TURN};
 	char line[QUESTION_MAX], *text = NULL;
 	size_t len = 0;
 
-	set_patience(fd);
-	if (!peer_allowed(fd) || !read_question(fd, line))
+	if (!peer_allowed(fd) || !read_question(&t, line))
 		return;
 	FILE *f = open_memstream(&text, &len);
 	if (!f)
 		return;
 	answer(c, line, f);
 	if (fclose(f) == 0)
-		send_all(fd, text, len);
+		send_answer(&t, text, len);
 	free(text);
 }
 
@@ -185,7 +201,7 @@ static void *control_main(void *arg)
 			break;
 		if (fds[1].revents)
 			break;
-		int fd = accept4(c->listener, NULL, NULL, SOCK_CLOEXEC);
+		int fd = accept4(c->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd < 0)
 			continue;
 		serve(c, fd);
@@ -251,6 +267,14 @@ void control_free(struct control *c)
 
 /* --- asking ------------------------------------------------------------------------------------------------------- */
 
+static void set_patience(int fd)
+{
+	const struct timeval t = {.tv_sec = PATIENCE};
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
+}
+
 static int read_answer(int fd, char **out)
 {
 	size_t len = 0, room = 65536;
@@ -262,7 +286,7 @@ static int read_answer(int fd, char **out)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 || room > ANSWER_MAX) {
-			int ret = n < 0 ? -errno : -EPROTO;
+			int ret = n >= 0 ? -EPROTO : errno == EAGAIN ? -ETIMEDOUT : -errno;
 
 			free(text);
 			return ret;
@@ -288,6 +312,7 @@ static int read_answer(int fd, char **out)
 static int ask(int fd, const char *path, const char *question, char **out, struct err *e)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	char line[QUESTION_MAX];
 
 	if (strlen(path) >= sizeof(addr.sun_path))
 		return err_set(e, -EPROTO, ERR_FORMAT, "the mount names an impossible socket");
@@ -296,8 +321,9 @@ static int ask(int fd, const char *path, const char *question, char **out, struc
 	if (connect(fd, (const void *)&addr, sizeof(addr)) < 0)
 		return err_set(e, -errno, ERR_IO, "%s",
 		               errno == EACCES ? "only root and the user who mounted it may ask" : strerror(errno));
-	send_all(fd, question, strlen(question));
-	send_all(fd, "\n", 1);
+	/* Few bytes, which a socket takes at once. Should it not, no answer comes. */
+	(void)snprintf(line, sizeof(line), "%s\n", question);
+	(void)send(fd, line, strlen(line), MSG_NOSIGNAL);
 	int ret = read_answer(fd, out);
 	if (ret)
 		return err_set(e, ret, ERR_IO, "the mount does not answer: %s", strerror(-ret));

@@ -3,7 +3,7 @@
  * serves a mount answers questions. One question a connection: a line, to which the answer is all that follows; an
  * answer that begins with '!' says why there is none.
  *   json, prometheus    the metrics (metrics_text.h)
- * Root and the mounting user are answered, others cut off.
+ * Root and the mounting user are answered, others cut off; so is who takes longer than a second.
  */
 #ifndef APFS_TOOLS_CONTROL_H
 #define APFS_TOOLS_CONTROL_H
@@ -19,10 +19,11 @@ struct control;
 int control_new(struct core *core, struct control **out, struct err *e) MUST_CHECK;
 /* The socket's path. */
 const char *control_path(const struct control *c);
-void control_free(struct control *c); /* NULL is allowed */
+/* Waits for nobody who asks. NULL is allowed. */
+void control_free(struct control *c);
 
 /* From another process: the answer to a question at a socket, malloc'd and ended by a zero. -EACCES: neither root nor
- * the mounting user asks. -EPROTO: there is no such answer, *e says why. */
+ * the mounting user asks. -EPROTO: there is no such answer, *e says why. -ETIMEDOUT: none has come. */
 int control_ask(const char *path, const char *question, char **answer, struct err *e) MUST_CHECK;
 
 #endif

@@ -326,6 +326,41 @@ def ask_as_nobody(path):
     return None if answer == b"-" else answer
 
 
+def drip(s, over):
+    """A byte now and then, and never a line; until cut off."""
+    with contextlib.suppress(OSError):
+        while not over.wait(0.2):
+            s.sendall(b"x")
+
+
+def stuck():
+    """Who asks and does not go on holds up neither others, nor the unmount."""
+    need()
+    with Volume() as v, contextlib.ExitStack() as open_ones:
+        path = os.getxattr(v.mnt, "user.apfs.control").decode()
+
+        def connect():
+            s = open_ones.enter_context(socket.socket(socket.AF_UNIX))
+            s.connect(path)
+            return s
+
+        for _ in range(4):
+            connect()
+        check(amount(stats(v)["apfs_uptime_seconds"]) > 0, "does not answer after some who say nothing")
+        over = threading.Event()
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(3):
+                pool.submit(drip, connect(), over)
+            try:
+                time.sleep(0.2)
+                start = time.monotonic()
+                v.umount()
+                took = time.monotonic() - start
+            finally:
+                over.set()
+        check(took < 5, f"the unmount took {took:.1f} s")
+
+
 def private():
     """The socket is the mounting user's alone, goes with the mount, and does not hang on who says nothing."""
     need()
@@ -377,4 +412,4 @@ def switched_off():
         fails(30, "not an apfs mount", tool("apfs"), "stats", v.root)
 
 
-apfsmount.main(sums, formats, watching, private, switched_off, registry)
+apfsmount.main(sums, formats, watching, stuck, private, switched_off, registry)
