@@ -4,6 +4,7 @@
 #include "fs/fuse/session.h"
 #include "pipeline/superblock.h"
 #include "tools/commands.h"
+#include "tools/mounted.h"
 #include "tools/store.h"
 
 #include <errno.h>
@@ -85,14 +86,17 @@ int cmd_info(int argc, char **argv)
 	struct err e = {0};
 	struct stat st;
 
-	if (stat(path, &st) < 0) {
-		(void)fprintf(stderr, "%s: %s: %s\n", argv[0], path, strerror(errno));
+	int ret = stat(path, &st) < 0 ? -errno : 0;
+	if (ret == -EACCES && mounted_become_user(path))
+		ret = stat(path, &st) < 0 ? -errno : 0;
+	if (ret) {
+		(void)fprintf(stderr, "%s: %s: %s\n", argv[0], path, strerror(-ret));
 		return EXIT_NOT_STORE;
 	}
 	/* A store may itself lie under a mount: it comes first, but for a mount's root. */
 	if (st.st_ino == 1 && info_mounted(path) == 0)
 		return EXIT_OK;
-	int ret = S_ISDIR(st.st_mode) ? info_store(path, &e) : -ENOENT;
+	ret = S_ISDIR(st.st_mode) ? info_store(path, &e) : -ENOENT;
 	if (ret == 0 || (ret == -ENOENT && info_mounted(path) == 0))
 		return EXIT_OK;
 	if (ret == -ENOENT)

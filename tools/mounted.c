@@ -4,10 +4,32 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
 #include <unistd.h>
+
+/* The mount at path or, for what lies under one that cannot be entered, above it. */
+static int find_above(const char *path, struct mountinfo *out)
+{
+	char *below = strdup(path), *place = NULL, *slash;
+
+	while (below && !(place = realpath(below, NULL)) && errno == EACCES && (slash = strrchr(below, '/')))
+		*slash = 0;
+	int ret = place ? mountinfo_find(place, out) : -ENOENT;
+	free(place);
+	free(below);
+	return ret;
+}
+
+bool mounted_become_user(const char *path)
+{
+	struct mountinfo m;
+
+	return geteuid() == 0 && find_above(path, &m) == 0 && mountinfo_is_apfs(&m) && m.uid && !setgroups(0, NULL) &&
+	       !setresgid(m.gid, m.gid, m.gid) && !setresuid(m.uid, m.uid, m.uid);
+}
 
 int mounted_open(const char *path, struct mounted *out, struct err *e)
 {
@@ -22,6 +44,8 @@ int mounted_open(const char *path, struct mounted *out, struct err *e)
 	if (ret || !mountinfo_is_apfs(&info))
 		return err_set(e, -ENODATA, ERR_USAGE, "not an apfs mount");
 	out->dir = open(out->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (out->dir < 0 && errno == EACCES && mounted_become_user(out->path))
+		out->dir = open(out->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (out->dir < 0 && errno == ENOTCONN)
 		return err_set(e, -ENOTCONN, ERR_USAGE, "the mount's process has died: umount -l it");
 	if (out->dir < 0)

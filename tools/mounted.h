@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct mounted {
@@ -12,7 +13,12 @@ struct mounted {
 	pid_t pid;  /* of the process that serves it; 0: unknown */
 };
 
-/* -ENODATA: path is not the root of an apfs mount. *out is released by mounted_release, also after a failure. */
+/* The kernel keeps everybody, even root, out of a FUSE mount that another made without allow_other. If root asks and
+ * path is, or lies under, such a mount of ours, this process becomes the user who made it, for good. errno is lost. */
+bool mounted_become_user(const char *path);
+
+/* -ENODATA: path is not the root of an apfs mount. Root may be another after it: see above. *out is released by
+ * mounted_release, also after a failure. */
 int mounted_open(const char *path, struct mounted *out, struct err *e) MUST_CHECK;
 /* Returns when everything written before is durable. */
 int mounted_sync(const struct mounted *m, struct err *e) MUST_CHECK;

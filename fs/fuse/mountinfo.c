@@ -27,6 +27,19 @@ static void unescape(char *s)
 	*out = 0;
 }
 
+/* "rw,user_id=1000,group_id=1000,...": the number of an option; 0 if it is not there. */
+static unsigned option_number(const char *options, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *p = options; p; p = strchr(p, ',')) {
+		p += *p == ',';
+		if (strncmp(p, name, len) == 0 && p[len] == '=')
+			return (unsigned)strtoul(p + len + 1, NULL, 10);
+	}
+	return 0;
+}
+
 /* One line: "36 35 98:0 /root /mount/point options tags - type source options". */
 static bool parse_line(char *line, const char *path, struct mountinfo *out)
 {
@@ -54,6 +67,9 @@ static bool parse_line(char *line, const char *path, struct mountinfo *out)
 		len = sizeof(out->type) - 1;
 	memcpy(out->type, type, len);
 	out->type[len] = 0;
+	const char *options = strrchr(type, ' '); /* the last field; what stands before it has no blanks */
+	out->uid = option_number(options, "user_id");
+	out->gid = option_number(options, "group_id");
 	return true;
 }
 

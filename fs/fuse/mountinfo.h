@@ -9,6 +9,7 @@
 
 struct mountinfo {
 	unsigned major, minor; /* of st_dev */
+	unsigned uid, gid;     /* of a FUSE filesystem: who mounted it; else 0 */
 	char type[64];         /* "fuse.apfs" */
 };
 

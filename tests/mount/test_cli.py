@@ -456,6 +456,52 @@ def mount_helpers():
         check(not left, "umount(8) returned before the daemon's end")
 
 
+OTHERS = """
+set -e
+mknod "$ROOT/fuse" c 10 229
+chmod 666 "$ROOT/fuse"
+mount --bind "$ROOT/fuse" /dev/fuse
+apfs="$BIN/apfs"
+as() { user=$1; shift; setpriv --reuid $user --regid $user --clear-groups env -u XDG_RUNTIME_DIR HOME=/ "$@"; }
+as 65534 "$BIN/apfs-mount" --init $FAST --log /dev/null --passfile "$ROOT/pass" "$ROOT/store" "$ROOT/mnt"
+as 65534 cp "$ROOT/pass" "$ROOT/mnt/f"
+! ls "$ROOT/mnt" || exit 77
+for command in stats config sync umount; do
+    echo "$command: $(! as 65533 $apfs $command "$ROOT/mnt" 2>&1)"
+done
+$apfs stats "$ROOT/mnt"
+$apfs config "$ROOT/mnt"
+$apfs info "$ROOT/mnt"
+cd "$ROOT"
+$apfs info mnt/f
+$apfs sync mnt
+$apfs umount mnt
+! findmnt "$ROOT/mnt"
+"""
+
+
+def others():
+    """Root is answered on what a user mounted for nobody else, and others are not."""
+    need("unshare", "setpriv", "fusermount3", root=True)
+    with Volume(mount=False) as v:
+        os.chmod(v.root, 0o755)
+        os.chmod(v.passfile, 0o644)
+        shutil.rmtree(v.store)
+        os.mkdir(v.store)
+        for path in (v.store, v.mnt):
+            os.chown(path, 65534, 65534)
+        env = {**os.environ, "FAST": " ".join(FAST), "ROOT": v.root, "BIN": os.path.realpath(os.path.dirname(tool("apfs")))}
+        status, out = run("unshare", "-m", "sh", "-c", OTHERS, status=None, env=env)
+        for pid in daemons(v.store):
+            os.kill(pid, signal.SIGTERM)
+        if status == 77:
+            raise Skip("the kernel lets root in")
+        check(status == 0, f"status {status}:\n{out}")
+        check(out.count("Permission denied") == 1 + 4, f"others are answered:\n{out}")
+        for text in ("wait: memory", "\nmemory  ", "inodes:", "compression:"):
+            check(text in out, f"root is not told {text}:\n{out}")
+
+
 def installed():
     """cmake --install puts everything where mount(8) and people look."""
     need("cmake")
@@ -493,5 +539,6 @@ main(
     init_and_mount,
     logs,
     mount_helpers,
+    others,
     installed,
 )
