@@ -142,6 +142,13 @@ unsigned governor_tokens(const struct governor *g, enum governor_kind kind)
 	return g ? (unsigned)g->tokens[kind].total : 0;
 }
 
+unsigned governor_cpu_threads(const struct governor *g, unsigned cores)
+{
+	unsigned tokens = governor_tokens(g, GOVERNOR_CPU);
+
+	return tokens && tokens < cores ? tokens : cores;
+}
+
 unsigned governor_waiting(const struct governor *g, enum governor_kind kind)
 {
 	int balance = g ? atomic_load_explicit(&g->tokens[kind].balance, memory_order_relaxed) : 0;

@@ -32,6 +32,8 @@ void governor_enter(struct governor *g, enum governor_kind kind);
 void governor_leave(struct governor *g, enum governor_kind kind);
 
 unsigned governor_tokens(const struct governor *g, enum governor_kind kind);
+/* Threads that can run codecs and ciphers at once on so many cores. */
+unsigned governor_cpu_threads(const struct governor *g, unsigned cores);
 /* How many are held, and how many threads wait. */
 unsigned governor_held(const struct governor *g, enum governor_kind kind);
 unsigned governor_waiting(const struct governor *g, enum governor_kind kind);

@@ -27,7 +27,7 @@ static unsigned mille(uint64_t part, uint64_t whole)
  * the time that they take, on as many processors as there are for them. */
 static unsigned scarcity(const struct core *c, const struct controller_sample *s, uint64_t process)
 {
-	uint64_t could = s->ns * policy_cpu_tokens(c->policy.cores);
+	uint64_t could = s->ns * governor_cpu_threads(c->governor, c->policy.cores);
 
 	return 1000 - mille(process, could < s->cpu_ns ? could : s->cpu_ns);
 }
@@ -92,7 +92,7 @@ int adapt_new(struct core *c)
 	    .shrink = c->opt.chunk_size ? 0 : POLICY_SHRINK_MAX,
 	    .least = c->opt.workers ? workers : 1,
 	    .workers = workers,
-	    .tokens = policy_cpu_tokens(c->policy.cores),
+	    .tokens = governor_cpu_threads(c->governor, c->policy.cores),
 	};
 
 	if (!a)

@@ -70,7 +70,7 @@ static struct load load_of(struct sampler *s)
 	const struct effort *now = &s->now.effort, *last = &s->last.effort;
 	double time = (double)(now->at - last->at);
 	double process = share(now->process - last->process, time * c->policy.cores);
-	double stages = share(now->stages - last->stages, time * policy_cpu_tokens(c->policy.cores));
+	double stages = share(now->stages - last->stages, time * governor_cpu_threads(c->governor, c->policy.cores));
 	struct load l = {.cpu = process > stages ? process : stages, .io = share(now->io - last->io, time)};
 
 	for (size_t i = 0; i < IO_METRICS; i++) {

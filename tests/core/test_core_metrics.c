@@ -165,6 +165,30 @@ static void test_saturation(void **state)
 	}
 }
 
+/* A token that is used all the time is all of the processors that there are for codecs, however many there are. */
+static void test_one_token(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *data = malloc(4 * MIB);
+	uint64_t rng = rng_seed(8);
+	int tries = 0;
+
+	assert_non_null(data);
+	for (size_t i = 0; i < 4 * MIB; i++)
+		data[i] = (uint8_t)('a' + rng_below(&rng, 16));
+	assert_int_equal(fixture_close(f), 0);
+	f->options.sample_ms = 200;
+	f->options.cpu_tokens = 1;
+	f->options.compress = (struct codec_choice){CODEC_BROTLI, 9};
+	assert_int_equal(fixture_open(f), 0);
+	uint64_t ino = make(f, CORE_ROOT, "f", S_IFREG | 0644);
+	do {
+		put(f, ino, data + (size_t)tries % 4 * MIB, MIB, (uint64_t)tries * MIB);
+		assert_true(++tries < 300);
+	} while (value(f, METRIC_CPU_SATURATION) < 850000);
+	free(data);
+}
+
 /* --- alerts ------------------------------------------------------------------------------------------------------- */
 
 #define MS  ((uint64_t)1000000)
@@ -251,6 +275,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_sums, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_off, fixture_setup, fixture_teardown),
 	    cmocka_unit_test_setup_teardown(test_saturation, fixture_setup, fixture_teardown),
+	    cmocka_unit_test_setup_teardown(test_one_token, fixture_setup, fixture_teardown),
 	    cmocka_unit_test(test_alerts),
 	    cmocka_unit_test(test_advice),
 	};

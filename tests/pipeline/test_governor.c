@@ -44,6 +44,8 @@ static void test_books(void **state)
 	(void)state;
 	assert_int_equal(governor_tokens(g, GOVERNOR_CPU), 3);
 	assert_int_equal(governor_tokens(g, GOVERNOR_IO), 5);
+	assert_int_equal(governor_cpu_threads(g, 8), 3);
+	assert_int_equal(governor_cpu_threads(g, 2), 2);
 	governor_enter(g, GOVERNOR_CPU);
 	governor_enter(g, GOVERNOR_IO);
 	governor_enter(g, GOVERNOR_IO);
@@ -71,6 +73,7 @@ static void test_none(void **state)
 	assert_false(h.held);
 	governor_hold_end(&h);
 	assert_int_equal(governor_tokens(NULL, GOVERNOR_CPU), 0);
+	assert_int_equal(governor_cpu_threads(NULL, 8), 8);
 	assert_int_equal(governor_held(NULL, GOVERNOR_CPU), 0);
 	governor_free(NULL);
 }
