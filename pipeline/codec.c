@@ -43,35 +43,55 @@ static int level_parse(const struct codec_ops *ops, const char *text, int *level
 	v = strtol(text, &end, 10);
 	if (errno || end == text || *end || strchr(" \t\n\v\f\r+", *text))
 		return -EINVAL;
-	if (v < ops->level_min || v > ops->level_max)
+	if (v < ops->level_min || v > ops->level_max || !v)
 		return -ERANGE;
 	*level = (int)v;
 	return 0;
 }
 
-int codec_choice_parse(const char *text, struct codec_choice *out)
+/* The codec that a choice begins with; CODEC_COUNT: none that has levels. */
+static int codec_named(const char *text)
 {
 	size_t len = strcspn(text, ":");
+	int i = CODEC_STORED + 1;
+
+	while (i < CODEC_COUNT && (strlen(registry[i]->name) != len || strncmp(text, registry[i]->name, len) != 0))
+		i++;
+	return i;
+}
+
+int codec_choice_parse(const char *text, struct codec_choice *out)
+{
+	const char *colon = strchr(text, ':');
 	struct codec_choice choice = {CODEC_STORED, 0};
+	int codec = codec_named(text), ret = 0;
 
 	if (!strcmp(text, "off") || !strcmp(text, "auto")) {
 		choice.codec = *text == 'a' ? CODEC_AUTO : CODEC_STORED;
 		*out = choice;
 		return 0;
 	}
-	for (int i = CODEC_STORED + 1; i < CODEC_COUNT; i++) {
-		const struct codec_ops *ops = registry[i];
-		int ret;
+	if (codec == CODEC_COUNT)
+		return -EINVAL;
+	choice.codec = (enum codec_id)codec;
+	if (colon)
+		ret = level_parse(registry[codec], colon + 1, &choice.level);
+	if (!ret)
+		*out = choice;
+	return ret;
+}
 
-		if (strlen(ops->name) != len || strncmp(text, ops->name, len) != 0)
-			continue;
-		choice.codec = (enum codec_id)i;
-		ret = text[len] ? level_parse(ops, text + len + 1, &choice.level) : 0;
-		if (!ret)
-			*out = choice;
-		return ret;
-	}
-	return -EINVAL;
+const char *codec_choice_rule(const char *text, char *buf, size_t len)
+{
+	int codec = codec_named(text);
+	const struct codec_ops *ops = codec == CODEC_COUNT ? NULL : registry[codec];
+
+	if (!ops)
+		(void)snprintf(buf, len, "auto, off, lz4, zstd and brotli are known");
+	else
+		(void)snprintf(buf, len, "the levels of %s are %d to %d%s", ops->name, ops->level_min, ops->level_max,
+		               ops->level_min < 0 ? ", without 0" : "");
+	return buf;
 }
 
 const char *codec_choice_format(struct codec_choice choice, char *buf, size_t len)

@@ -18,8 +18,10 @@ struct codec_choice {
 };
 
 const char *codec_name(enum codec_id codec); /* NULL when unknown */
-/* Levels: lz4 -64 to 12, zstd -5 to 19, brotli 1 to 11. -EINVAL: not a choice. -ERANGE: no such level. */
+/* Levels: lz4 -64 to 12, zstd -5 to 19, brotli 1 to 11, but not 0. -EINVAL: not a choice. -ERANGE: no such level. */
 int codec_choice_parse(const char *text, struct codec_choice *out) MUST_CHECK;
+/* Of text that is none: what there is instead, into buf, which is returned. */
+const char *codec_choice_rule(const char *text, char *buf, size_t len);
 /* The choice as codec_choice_parse takes it, into buf, which is returned. */
 const char *codec_choice_format(struct codec_choice choice, char *buf, size_t len);
 

@@ -1,5 +1,6 @@
 /* apfs-mount STORE MOUNTPOINT: mounts, and serves the mount until it is unmounted. */
 #include "base/log.h"
+#include "base/option.h"
 #include "fs/core/core.h"
 #include "fs/fuse/mountinfo.h"
 #include "fs/fuse/session.h"
@@ -339,6 +340,20 @@ static enum exit_status open_log(struct mounting *m)
 	return EXIT_OK;
 }
 
+/* What is held beyond the machine's memory is lost when the kernel ends the process. */
+static enum exit_status check_memory(struct mounting *m)
+{
+	uint64_t memory = settings_number(&m->o->settings, SETTING_MEMORY);
+	uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	char text[2][32];
+
+	if (memory <= machine)
+		return EXIT_OK;
+	return daemon_say(&m->daemon, EXIT_USAGE, "memory: %s is more than the %s of this machine",
+	                  option_format_size(memory, text[0], sizeof(text[0])),
+	                  option_format_size(machine, text[1], sizeof(text[1])));
+}
+
 static enum exit_status prepare(struct mounting *m)
 {
 	struct err e = {0};
@@ -350,6 +365,8 @@ static enum exit_status prepare(struct mounting *m)
 		status = check_mountpoint(m);
 	if (!status)
 		status = check_listen(m);
+	if (!status)
+		status = check_memory(m);
 	if (!status)
 		status = open_store(m);
 	if (!status)

@@ -13,6 +13,8 @@
 #define CONNECTIONS 8u
 #define PATIENCE    10u /* seconds for the other side to go on */
 
+#define BAD_PLACE "'%s' is not an address and a port from 1 to 65535, such as 127.0.0.1:9750"
+
 struct metrics_http {
 	struct MHD_Daemon *daemon;
 	struct core *core;
@@ -21,7 +23,7 @@ struct metrics_http {
 int metrics_http_parse(const char *text, struct sockaddr_storage *addr, struct err *e)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
-	const char *colon = strrchr(text, ':');
+	const char *given = text, *colon = strrchr(text, ':');
 	struct addrinfo *found = NULL;
 	char host[64];
 	size_t len = colon ? (size_t)(colon - text) : 0;
@@ -30,14 +32,13 @@ int metrics_http_parse(const char *text, struct sockaddr_storage *addr, struct e
 		text++;
 		len -= 2;
 	}
-	if (!len || len >= sizeof(host))
-		return err_set(e, -EINVAL, ERR_USAGE, "'%s' is not an address and a port, such as 127.0.0.1:9750",
-		               text);
+	unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
+	/* getaddrinfo takes the lower 16 bits of any number; 0, or nothing, would be a port that nobody knows. */
+	if (!len || len >= sizeof(host) || !port || port > UINT16_MAX)
+		return err_set(e, -EINVAL, ERR_USAGE, BAD_PLACE, given);
 	(void)snprintf(host, sizeof(host), "%.*s", (int)len, text);
-	/* getaddrinfo takes the lower 16 bits of any number. */
-	if (strtoul(colon + 1, NULL, 10) > UINT16_MAX || getaddrinfo(host, colon + 1, &hints, &found))
-		return err_set(e, -EINVAL, ERR_USAGE, "'%s' is not an address and a port, such as 127.0.0.1:9750",
-		               text);
+	if (getaddrinfo(host, colon + 1, &hints, &found))
+		return err_set(e, -EINVAL, ERR_USAGE, BAD_PLACE, given);
 	memset(addr, 0, sizeof(*addr));
 	memcpy(addr, found->ai_addr, found->ai_addrlen);
 	freeaddrinfo(found);

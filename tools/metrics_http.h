@@ -9,7 +9,7 @@
 struct core;
 struct metrics_http;
 
-/* "127.0.0.1:9750", "[::1]:9750": a numeric address and a port. -EINVAL with the reason in *e. */
+/* "127.0.0.1:9750", "[::1]:9750": a numeric address and a port, not 0. -EINVAL with the reason in *e. */
 int metrics_http_parse(const char *text, struct sockaddr_storage *addr, struct err *e) MUST_CHECK;
 
 /* Listens, and answers in a thread of its own. core: borrowed. */

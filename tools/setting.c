@@ -6,13 +6,14 @@
 #include <string.h>
 
 #define MIB   ((uint64_t)1 << 20)
+#define TIB   ((uint64_t)1 << 40)
 #define HOUR  ((uint64_t)3600000) /* ms */
 #define NOLIM UINT64_MAX
 
 const struct setting_def setting_defs[SETTING_COUNT] = {
-    [SETTING_MEMORY] =
-	{"memory", "SIZE", SETTING_K_SIZE, SETTING_G_MOUNT, 32 * MIB, NOLIM, NULL, "256M",
-         "Memory for file data: in requests, not yet written, cached, and being compressed; 32M at least"},
+    [SETTING_MEMORY] = {"memory", "SIZE", SETTING_K_SIZE, SETTING_G_MOUNT, 32 * MIB, 16 * TIB, NULL, "256M",
+                        "Memory for file data: in requests, not yet written, cached, and being compressed; 32M at "
+                        "least, and no more than the machine has"},
     [SETTING_COMMIT_INTERVAL] = {"commit-interval", "TIME", SETTING_K_DURATION, SETTING_G_MOUNT, 10, HOUR, NULL, "5s",
                                  "Make what was written durable at least this often, 10ms to 1h"},
     [SETTING_COMPRESS] = {"compress", "CODEC", SETTING_K_CODEC, SETTING_G_MOUNT, 0, 0, NULL, "auto",
@@ -109,13 +110,16 @@ static int parse_size(const struct setting_def *d, const char *text, uint64_t *o
 {
 	char limit[32];
 
-	if (option_parse_size(text, out))
+	int ret = option_parse_size(text, out);
+	if (ret == -ERANGE)
+		*out = UINT64_MAX;
+	else if (ret)
 		return err_set(e, -EINVAL, ERR_USAGE, "%s: '%s' is not a size, such as 64M%s", d->name, text,
 		               or_unset(d, limit, sizeof(limit)));
 	if (*out < d->low)
 		return err_set(e, -EINVAL, ERR_USAGE, "%s: %s is the least", d->name,
 		               option_format_size(d->low, limit, sizeof(limit)));
-	if (*out > d->high)
+	if (*out > d->high || ret)
 		return err_set(e, -EINVAL, ERR_USAGE, "%s: %s is the most", d->name,
 		               option_format_size(d->high, limit, sizeof(limit)));
 	return 0;
@@ -174,6 +178,15 @@ static int parse_switch(const struct setting_def *d, const char *text, uint64_t 
 	return 0;
 }
 
+static int parse_codec(const struct setting_def *d, const char *text, struct codec_choice *out, struct err *e)
+{
+	char rule[64];
+
+	return codec_choice_parse(text, out) ? err_set(e, -EINVAL, ERR_USAGE, "%s: '%s': %s", d->name, text,
+	                                               codec_choice_rule(text, rule, sizeof(rule)))
+	                                     : 0;
+}
+
 static int parse_value(const struct setting_def *d, const char *text, struct setting *v, struct err *e)
 {
 	switch (d->kind) {
@@ -188,11 +201,7 @@ static int parse_value(const struct setting_def *d, const char *text, struct set
 	case SETTING_K_WORD:
 		return parse_word(d, text, &v->number, e);
 	case SETTING_K_CODEC:
-		return codec_choice_parse(text, &v->codec)
-		           ? err_set(e, -EINVAL, ERR_USAGE,
-		                     "%s: '%s' is none of auto, off, lz4, zstd, brotli, or has an impossible level",
-		                     d->name, text)
-		           : 0;
+		return parse_codec(d, text, &v->codec, e);
 	default:
 		return *text ? 0 : err_set(e, -EINVAL, ERR_USAGE, "%s needs a value", d->name);
 	}

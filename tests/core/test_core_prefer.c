@@ -61,7 +61,8 @@ static void put_text(struct fixture *f, uint64_t ino, size_t len, uint64_t off)
 static void test_values(void **state)
 {
 	static const char *const good[] = {"off", "lz4", "zstd", "zstd:19", "zstd:-1", "brotli:4"};
-	static const char *const bad[] = {"", "rar", "zstd:99", "lz4 ", "zstd:0000000000000000000000000000000000003"};
+	static const char *const bad[] = {"",       "rar",  "zstd:99",
+	                                  "zstd:0", "lz4 ", "zstd:0000000000000000000000000000000000003"};
 	struct fixture *f = *state;
 	uint64_t ino = make(f, CORE_ROOT, "f", S_IFREG | 0644);
 

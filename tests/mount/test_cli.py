@@ -77,6 +77,7 @@ def usage_errors():
     fails(1, "unknown_word", tool("apfs-mount"), "/a", "/b", "-o", "unknown_word")
     fails(1, "commit-interval", tool("apfs-mount"), "--commit-interval=never", "/a", "/b")
     fails(1, "compress", tool("apfs-mount"), "--compress=rar", "/a", "/b")
+    fails(1, "-5 to 19", tool("apfs-mount"), "--compress=zstd:0", "/a", "/b")
     status, out = run(tool("apfs-mount"), "--nonsense", "/a", "/b", status=None)
     check(status == 1 and "nonsense" in out, f"{status} {out}")
 
@@ -112,6 +113,8 @@ def mount_errors():
         fails(10, "not a store", tool("apfs"), "check", there, stdin=subprocess.DEVNULL)  # without asking
         check(not daemons(v.store) and not mounted(v.mnt), "a failed mount leaves something behind")
         v.mount()
+        more = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + 1
+        fails(1, "of this machine", tool("apfs-mount"), "--memory", more, v.store, there, stdin=subprocess.DEVNULL)
         fails(13, f"process {v.daemon.pid} on ", *mount, v.store, there)
         run(tool("apfs"), "init", "--passfile", v.passfile, *FAST, os.path.join(v.root, "second"))
         fails(21, "mounted", *mount, os.path.join(v.root, "second"), v.mnt)

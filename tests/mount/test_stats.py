@@ -407,7 +407,7 @@ def switched_off():
         said = run(tool("apfs"), "config", store[1])
         run(tool("apfs"), "umount", store[1])
         check(re.search("^metrics-listen +\\(off\\) ", said, re.M), f"served all the same: {said}")
-        for wrong in ("9750", "localhost:", "localhost:80", "127.0.0.1:http", "[::1", "1.2.3.4:99999"):
+        for wrong in ("9750", "localhost:", "localhost:80", "127.0.0.1:http", "[::1", "1.2.3.4:99999", "127.0.0.1:", "127.0.0.1:0", "[::1]:00"):
             fails(1, "metrics-listen", tool("apfs-mount"), "--metrics-listen", wrong, *store, input=PASSPHRASE)
         fails(30, "not an apfs mount", tool("apfs"), "stats", v.root)
 
