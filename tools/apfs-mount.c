@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -249,42 +250,41 @@ static enum exit_status watch(struct mounting *m)
 
 /* --- the mount ---------------------------------------------------------------------------------------------------- */
 
-static int effective_number(struct settings *s, enum setting_id id, unsigned number)
+/* 0: no limit. However it was written, a number that was asked for is that number. */
+static int effective_number(struct settings *s, enum setting_id id, uint64_t number)
 {
-	char text[32];
+	char text[32] = "(no limit)";
 
-	(void)snprintf(text, sizeof(text), "%u", number);
+	if (s->v[id].given && settings_number(s, id) == number)
+		return 0;
+	if (number && setting_defs[id].kind == SETTING_K_SIZE)
+		(void)snprintf(text, sizeof(text), "%" PRIu64 "%s", number % (1 << 20) ? number >> 10 : number >> 20,
+		               number % (1 << 20) ? "K" : "M");
+	else if (number)
+		(void)snprintf(text, sizeof(text), "%" PRIu64, number);
 	return settings_effective(s, id, text);
 }
 
-static int effective_tokens(struct settings *s, enum storage_class storage, unsigned cores)
-{
-	int ret;
-
-	if (settings_number(s, SETTING_NO_GOVERNANCE)) {
-		ret = settings_effective(s, SETTING_CPU_TOKENS, "(no limit)");
-		return ret ? ret : settings_effective(s, SETTING_IO_TOKENS, "(no limit)");
-	}
-	ret = effective_number(s, SETTING_CPU_TOKENS, policy_cpu_tokens(cores));
-	return ret ? ret : effective_number(s, SETTING_IO_TOKENS, policy_io_tokens(storage));
-}
-
-/* What is used where nothing is set, and the text of all of it. */
+/* What is used where nothing is set or something else was asked for, and the text of all of it. */
 static int describe_config(struct mounting *m, unsigned threads)
 {
 	struct settings *s = &m->o->settings;
-	unsigned cores = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-	enum storage_class storage = storage_class(m);
+	struct core_effective c;
 	size_t len;
 
+	core_effective(m->core, &c);
 	int ret = effective_number(s, SETTING_THREADS, threads);
 	if (!ret)
-		ret = effective_number(s, SETTING_WORKERS, policy_pool(cores));
+		ret = effective_number(s, SETTING_WORKERS, c.workers);
 	if (!ret)
-		ret = effective_tokens(s, storage, cores);
+		ret = effective_number(s, SETTING_CPU_TOKENS, c.cpu_tokens);
 	if (!ret)
-		ret = settings_effective(s, SETTING_STORAGE, storage_class_name(storage));
-	if (!ret && settings_number(s, SETTING_NO_METRICS))
+		ret = effective_number(s, SETTING_IO_TOKENS, c.io_tokens);
+	if (!ret && c.chunk_size)
+		ret = effective_number(s, SETTING_CHUNK_SIZE, c.chunk_size);
+	if (!ret)
+		ret = settings_effective(s, SETTING_STORAGE, storage_class_name(storage_class(m)));
+	if (!ret && settings_number(s, SETTING_NO_METRICS) && !settings_number(s, SETTING_NO_FEEDBACK))
 		ret = settings_effective(s, SETTING_NO_FEEDBACK, "yes");
 	if (!ret)
 		ret = settings_effective(s, SETTING_LOG, log_where(m));

@@ -27,11 +27,11 @@ static int print_config(const struct mounted *m, struct err *e)
 
 int cmd_config(int argc, char **argv)
 {
-	const char *path =
-	    command_argument(argc, argv, "MOUNT",
-	                     "Shows the settings that hold for MOUNT: name, value, and where it comes from, the "
-	                     "command line (or a mount "
-	                     "option), a line of a configuration file, or the default.\v" EXIT_STATUS_HELP);
+	const char *path = command_argument(
+	    argc, argv, "MOUNT",
+	    "Shows the settings that hold for MOUNT: name, value, where it comes from (the "
+	    "command line or a mount option, a line of a configuration file, or the default), and what "
+	    "was asked for where that is not what it came to.\v" EXIT_STATUS_HELP);
 	struct mounted m;
 	struct err e = {0};
 

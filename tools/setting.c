@@ -239,8 +239,9 @@ void settings_init(struct settings *s)
 static void setting_release(struct setting *v)
 {
 	free(v->text);
+	free(v->effective);
 	free(v->where);
-	v->text = v->where = NULL;
+	v->text = v->effective = v->where = NULL;
 }
 
 void settings_release(struct settings *s)
@@ -289,11 +290,12 @@ int settings_effective(struct settings *s, enum setting_id id, const char *text)
 {
 	struct setting *v = &s->v[id];
 
-	if (v->given)
+	free(v->effective);
+	v->effective = NULL;
+	if (v->given && !strcmp(v->text, text))
 		return 0;
-	free(v->text);
-	v->text = strdup(text);
-	return v->text ? 0 : -ENOMEM;
+	v->effective = strdup(text);
+	return v->effective ? 0 : -ENOMEM;
 }
 
 void settings_print(const struct settings *s, FILE *f)
@@ -306,7 +308,10 @@ void settings_print(const struct settings *s, FILE *f)
 
 		if (setting_defs[id].group == SETTING_G_STORE)
 			continue; /* the store is made */
-		(void)fprintf(f, "%-16s %-24s %s\n", setting_defs[id].name, v->text ? v->text : setting_defs[id].unset,
-		              v->where ? v->where : source[v->source]);
+		const char *value = v->effective ? v->effective : v->text ? v->text : setting_defs[id].unset;
+		bool other = v->given && v->effective;
+		(void)fprintf(f, "%-16s %-24s %s%s%s\n", setting_defs[id].name, value,
+		              v->where ? v->where : source[v->source], other ? "; asked for " : "",
+		              other ? v->text : "");
 	}
 }

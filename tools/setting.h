@@ -78,7 +78,8 @@ struct setting {
 	enum setting_source source;
 	char *where;     /* SETTING_FROM_FILE: "FILE:LINE" */
 	bool given;      /* false: the default, which source and where may have put back */
-	char *text;      /* as given, or from settings_effective; else NULL */
+	char *text;      /* as given; NULL: nothing is */
+	char *effective; /* what holds, where that is known to be something else; NULL: text, or the default */
 	uint64_t number; /* 0 where none is given and the default is no value */
 	struct codec_choice codec;
 };
@@ -119,10 +120,11 @@ static inline bool settings_commanded(const struct settings *s, enum setting_id 
 	return s->v[id].given && s->v[id].source == SETTING_FROM_COMMAND;
 }
 
-/* Notes what is used where nothing is set: shown by settings_print. */
+/* Notes what is used where nothing is set, or instead of what is: shown by settings_print. */
 int settings_effective(struct settings *s, enum setting_id id, const char *text) MUST_CHECK;
 
-/* One line for each setting of a mount: name, effective value, where it comes from. */
+/* One line for each setting of a mount: name, effective value, where it comes from and, where another was asked for,
+ * that. */
 void settings_print(const struct settings *s, FILE *f);
 
 /* setting_file.c: reads a configuration file of lines NAME = VALUE. -ENOENT: there is none. -EINVAL: *e names file and

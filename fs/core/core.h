@@ -76,6 +76,14 @@ int core_format(struct io *io, const struct core_format *f, const void *pass, si
 
 /* Opens and recovers. Errors as superblock_open and superblock_unlock, plus what recovery meets. */
 int core_open(const struct core_options *o, struct core **out, struct err *e) MUST_CHECK;
+/* What options have come to, within what the machine and memory allow. */
+struct core_effective {
+	unsigned workers;
+	unsigned cpu_tokens, io_tokens; /* 0: no limit */
+	uint32_t chunk_size;            /* plaintext bytes of a large file's chunks, where a size is set; else 0 */
+};
+void core_effective(const struct core *c, struct core_effective *out);
+
 /* A last cut, then everything is closed and freed, whatever the result. */
 int core_close(struct core *c, struct err *e) MUST_CHECK;
 /* Frees without writing anything more, as a crash would leave it. */

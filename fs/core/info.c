@@ -89,6 +89,15 @@ static void print_tally(FILE *f, const struct tally *t)
 		              "ratio:", (double)t->plain / (double)t->stored);
 }
 
+/* A chunk holds a frame at least, or the whole of a small file, however small a size is set. */
+static uint32_t chunk_least(uint32_t chunk, enum policy_kind kind, uint64_t size)
+{
+	uint64_t frame = policy_frame_size(kind);
+
+	frame = size < frame ? size : frame;
+	return chunk > frame ? chunk : (uint32_t)frame;
+}
+
 /* What the policies make of data of one kind. */
 static void print_kind(struct core *c, FILE *f, const struct preference *p, enum policy_kind kind, uint64_t size)
 {
@@ -104,7 +113,7 @@ static void print_kind(struct core *c, FILE *f, const struct preference *p, enum
 	(void)fprintf(f, "  %-14s %s, frames of %s, chunks of %s, by up to %u threads\n", how[kind],
 	              codec_choice_format(codec, choice, sizeof(choice)),
 	              option_format_size(policy_frame_size(kind), frames, sizeof(frames)),
-	              option_format_size(chunk, chunks, sizeof(chunks)),
+	              option_format_size(chunk_least(chunk, kind, size), chunks, sizeof(chunks)),
 	              policy_workers(&c->policy, kind == POLICY_STREAM ? size : 0, UINT32_MAX));
 }
 
@@ -202,6 +211,18 @@ static int info_volume(struct core *c, struct node *root, FILE *f)
 		(void)fprintf(f, "%-16s read-only since an error (%s); see the log\n",
 		              "state:", strerror(-core_failed(c)));
 	return 0;
+}
+
+void core_effective(const struct core *c, struct core_effective *out)
+{
+	uint32_t chunk = policy_stream_chunk(&c->policy, 0, 0);
+
+	*out = (struct core_effective){
+	    .workers = pipeline_workers(c->pipeline),
+	    .cpu_tokens = governor_tokens(c->governor, GOVERNOR_CPU),
+	    .io_tokens = governor_tokens(c->governor, GOVERNOR_IO),
+	    .chunk_size = c->opt.chunk_size ? chunk_least(chunk, POLICY_STREAM, UINT64_MAX) : 0,
+	};
 }
 
 int core_info(struct core *c, uint64_t ino, char **text)

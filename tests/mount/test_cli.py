@@ -27,6 +27,15 @@ def daemons(store):
     return found
 
 
+def threads(pid):
+    """Their names."""
+    found = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/comm", encoding="ascii") as f:
+            found.append(f.read().strip())
+    return found
+
+
 def gone(pid):
     def over():
         try:
@@ -361,6 +370,7 @@ def config():
         check(int(said["cpu-tokens"][0]) >= 1, f"CPU tokens: {said['cpu-tokens']}")
         check(said["io-tokens"][0] in ("4", "12", "24"), f"I/O tokens: {said['io-tokens']}")
         check("compression:     zstd:9" in run(tool("apfs"), "info", v.mnt), "another codec is used")
+        check("; 0 of 1 workers" in run(tool("apfs"), "stats", v.mnt), "not one worker")
         v.umount()
         fails(30, "not an apfs mount", tool("apfs"), "config", v.mnt)
         mount = (tool("apfs-mount"), "--passfile", v.passfile, "--config", own, v.store, v.mnt)
@@ -375,6 +385,34 @@ def config():
         said = {line.split()[0]: line.split(None, 1)[1] for line in run(tool("apfs"), "config", v.mnt).splitlines()}
         check(re.fullmatch(r"\(never\) +command line", said["idle"]), f"idle: {said['idle']}")
         check(re.fullmatch(r"stderr +command line", said["log"]), f"log: {said['log']}")
+
+
+def effective():
+    """What memory and the format leave of what was asked for is shown, and is what happens."""
+    need()
+    for options, expected in (
+        (("--memory=32M", "--threads=32", "--workers=32"), {"threads": "32", "workers": "32"}),
+        (("--memory=64M", "--chunk-size=512M"), {"chunk-size": "512M"}),
+        (("--chunk-size=1",), {"chunk-size": "1"}),
+        (("--chunk-size=1M", "--workers=01"), {}),
+        (("--no-governance", "--cpu-tokens=3"), {"cpu-tokens": "3"}),
+    ):
+        with Volume(*options) as v:
+            said = {line.split()[0]: line.split(None, 2)[1:] for line in run(tool("apfs"), "config", v.mnt).splitlines()}
+            asked = {name: source.split("asked for ")[1] for name, (_, source) in said.items() if "asked for" in source}
+            check(asked == expected, f"{options}: {said}")
+            for name, comm in (("threads", "apfs-fuse"), ("workers", "apfs-worker")):
+                if name in expected:
+                    real = threads(int(os.getxattr(v.mnt, "user.apfs.pid"))).count(comm)
+                    check(real < 32 and said[name][0] == str(real), f"{real} {name}: {said[name]}")
+            if "chunk-size" in expected:
+                put(v.path("f"), os.urandom(40 << 20))
+                v.sync()
+                info = run(tool("apfs"), "info", v.path("f"))
+                told = re.search("in sequence .* chunks of ([0-9.]+)(KB|MB)", info)
+                real = re.search("chunks: .* of (?:.* to )?([0-9.]+)(KB|MB) ", info)
+                check(told.groups() == real.groups(), info)
+                check(said["chunk-size"][0] == f"{float(told[1]):.0f}{told[2][0]}", f"{said['chunk-size']}, {info}")
 
 
 def formats():
@@ -538,6 +576,7 @@ main(
     info,
     preferences,
     config,
+    effective,
     formats,
     init_and_mount,
     logs,

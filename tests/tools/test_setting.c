@@ -132,13 +132,14 @@ static void test_precedence(void **state)
 	assert_true(settings_commanded(&s, SETTING_MEMORY));
 	assert_false(settings_commanded(&s, SETTING_WORKERS));
 	assert_int_equal(settings_effective(&s, SETTING_THREADS, "8"), 0);
-	assert_int_equal(settings_effective(&s, SETTING_WORKERS, "9"), 0); /* it is set */
+	assert_int_equal(settings_effective(&s, SETTING_WORKERS, "2"), 0); /* less than is set */
+	assert_int_equal(settings_effective(&s, SETTING_MEMORY, "64M"), 0);
 	FILE *f = open_memstream(&text, &len);
 	assert_non_null(f);
 	settings_print(&s, f);
 	(void)fclose(f);
 	assert_non_null(strstr(text, "memory           64M                      command line\n"));
-	assert_non_null(strstr(text, "workers          4                        apfs.conf:1\n"));
+	assert_non_null(strstr(text, "workers          2                        apfs.conf:1; asked for 4\n"));
 	assert_non_null(strstr(text, "no-compact       yes                      apfs.conf:6\n"));
 	assert_non_null(strstr(text, "threads          8                        default\n"));
 	assert_non_null(strstr(text, "log              /var/log/apfs            apfs.conf:2\n"));
@@ -244,7 +245,7 @@ static void test_put_back(void **state)
 			assert_false(settings_commanded(&s, id));
 			assert_null(settings_text(&s, id));
 			assert_int_equal(settings_effective(&s, id, "found"), 0);
-			assert_string_equal(s.v[id].text, "found");
+			assert_string_equal(s.v[id].effective, "found");
 		}
 		settings_release(&s);
 	}
