@@ -1,6 +1,5 @@
 /* apfs init STORE */
 #include "fs/core/core.h"
-#include "pipeline/cipher.h"
 #include "tools/commands.h"
 #include "tools/setting.h"
 #include "tools/unlock.h"
@@ -11,44 +10,45 @@
 #include <string.h>
 #include <unistd.h>
 
-enum key { KEY_CIPHER = 256, KEY_RECOVERY };
+enum key { KEY_RECOVERY = 256, KEY_CONFIG, KEY_SETTING /* and the numbers of settings above */ };
 
 struct init_options {
-	const char *path;
+	const char *path, *config; /* config NULL: the files where configurations are */
 	bool recovery;
 	struct secret_source secret;
-	struct superblock_kdf kdf;
-	struct core_format format;
+	struct settings settings;
 };
 
 static const struct argp_option option_table[] = {
-    {"cipher", KEY_CIPHER, "SUITE", 0, "auto, aes-256-gcm, chacha20-poly1305 or xchacha20-poly1305 (auto)", 0},
+    {"config", KEY_CONFIG, "FILE", 0, "Take settings from FILE, not from /etc/apfs.conf and ~/.config/apfs/apfs.conf",
+     0},
+    {"cipher", KEY_SETTING + SETTING_CIPHER, "SUITE", 0,
+     "auto, aes-256-gcm, chacha20-poly1305 or xchacha20-poly1305 (auto)", 0},
+    {"kdf-ops", KEY_SETTING + SETTING_KDF_OPS, "N", 0, "Argon2id's passes (3)", 0},
+    {"kdf-mem", KEY_SETTING + SETTING_KDF_MEM, "SIZE", 0, "Argon2id's memory (256M)", 0},
     {"recovery", KEY_RECOVERY, NULL, 0, "Make a recovery key too, and print it", 0},
     {0},
 };
 
-static const struct argp_child children[] = {{&secret_argp, 0, NULL, 1}, {&secret_kdf_argp, 0, NULL, 2}, {0}};
-
-static void parse_cipher(struct argp_state *state, struct core_format *f, const char *arg)
-{
-	enum cipher_suite suite = CIPHER_AUTO;
-
-	if (strcmp(arg, "auto") != 0 && cipher_suite_parse(arg, &suite))
-		argp_error(state, "cipher: '%s' is unknown", arg);
-	f->suite = (int)suite;
-}
+static const struct argp_child children[] = {{&secret_argp, 0, NULL, 1}, {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct init_options *o = state->input;
+	struct err e = {0};
 
+	if (key >= KEY_SETTING && key < KEY_SETTING + SETTING_COUNT) {
+		if (settings_set(&o->settings, (enum setting_id)(key - KEY_SETTING), arg, SETTING_FROM_COMMAND, NULL,
+		                 &e))
+			argp_error(state, "%s", err_text(&e, e.code));
+		return 0;
+	}
 	switch (key) {
 	case ARGP_KEY_INIT:
 		state->child_inputs[0] = &o->secret;
-		state->child_inputs[1] = &o->kdf;
 		return 0;
-	case KEY_CIPHER:
-		parse_cipher(state, &o->format, arg);
+	case KEY_CONFIG:
+		o->config = arg;
 		return 0;
 	case KEY_RECOVERY:
 		o->recovery = true;
@@ -62,25 +62,16 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	}
 }
 
-/* What the command line leaves open. */
-static int read_settings(struct init_options *o, struct err *e)
+static int make(const struct init_options *o, struct unlocked *u, struct secret_held *held, struct err *e)
 {
-	struct settings s;
-
-	settings_init(&s);
-	int ret = settings_read_all(&s, NULL, e);
-	if (!ret && !o->format.suite)
-		o->format.suite = (int)settings_cipher(&s);
-	if (!ret && !o->kdf.ops)
-		o->kdf.ops = (uint32_t)settings_number(&s, SETTING_KDF_OPS);
-	if (!ret && !o->kdf.mem)
-		o->kdf.mem = settings_number(&s, SETTING_KDF_MEM);
-	settings_release(&s);
-	return ret;
-}
-
-static int make(struct init_options *o, struct unlocked *u, struct secret_held *held, struct err *e)
-{
+	struct core_format format = {
+	    .suite = (int)settings_cipher(&o->settings),
+	    .kdf_ops = (uint32_t)settings_number(&o->settings, SETTING_KDF_OPS),
+	    .kdf_mem = settings_number(&o->settings, SETTING_KDF_MEM),
+	    .uid = getuid(),
+	    .gid = getgid(),
+	    .mode = 0755,
+	};
 	int ret = keys_init(e);
 
 	if (!ret)
@@ -92,10 +83,8 @@ static int make(struct init_options *o, struct unlocked *u, struct secret_held *
 	ret = unlock_read_new(u, &o->secret, held, e);
 	if (ret)
 		return ret;
-	o->format.pass_type = held->secret.type;
-	o->format.kdf_ops = o->kdf.ops;
-	o->format.kdf_mem = o->kdf.mem;
-	return core_format(u->store.io, &o->format, held->secret.data, held->secret.len, e);
+	format.pass_type = held->secret.type;
+	return core_format(u->store.io, &format, held->secret.data, held->secret.len, e);
 }
 
 /* The store is whole by then; should this fail, apfs key can do it again. */
@@ -113,14 +102,16 @@ int cmd_init(int argc, char **argv)
 	static const struct argp argp = {
 	    option_table, parse, "STORE", "Makes a store in STORE, an empty or missing directory.\v" EXIT_STATUS_HELP,
 	    children,     NULL,  NULL};
-	struct init_options o = {.format = {.uid = getuid(), .gid = getgid(), .mode = 0755}};
+	struct init_options o = {0};
 	struct unlocked u = {.program = argv[0]};
 	struct secret_held held = {0};
 	struct err e = {0};
 
+	settings_init(&o.settings);
 	(void)argp_parse(&argp, argc, argv, 0, NULL, &o);
-	if (read_settings(&o, &e)) {
+	if (settings_read_all(&o.settings, o.config, &e)) {
 		(void)fprintf(stderr, "%s: %s\n", argv[0], err_text(&e, e.code));
+		settings_release(&o.settings);
 		return EXIT_USAGE;
 	}
 	u.path = o.path;
@@ -130,5 +121,6 @@ int cmd_init(int argc, char **argv)
 	if (!ret && o.recovery)
 		ret = add_recovery(&u, &held, &e);
 	secret_release(&held);
+	settings_release(&o.settings);
 	return unlock_end(&u, ret, &e);
 }

@@ -441,6 +441,28 @@ def init_and_mount():
                 run(tool("apfs"), "umount", v.mnt)
 
 
+def init_settings():
+    """What a new store is made with: the command line's before the file's, the default among them."""
+    need()
+    with Volume(mount=False) as v:
+        own = os.path.join(v.root, "apfs.conf")
+        put(own, b"cipher = xchacha20-poly1305\nkdf-ops = 2\nkdf-mem = 8M\n")
+        argv = (tool("apfs"), "init", "--config", own, "--passfile", v.passfile)
+        run(tool("apfs"), "init", "--passfile", v.passfile, *FAST, "--cipher", "auto", os.path.join(v.root, "auto"))
+        cipher = re.search("cipher: .*", run(tool("apfs"), "info", os.path.join(v.root, "auto")))[0]
+        for n, (options, texts) in enumerate((
+            ((), ("xchacha20", "2 passes over 8.0MB")),
+            (("--cipher", "auto", "--kdf-ops", "3"), (cipher, "3 passes over 8.0MB")),
+            (("--cipher", "default", "--kdf-ops", "default"), (cipher, "3 passes over 8.0MB")),
+        )):
+            store = os.path.join(v.root, str(n))
+            run(*argv, *options, store)
+            out = run(tool("apfs"), "info", store)
+            check("xchacha20" not in cipher and all(text in out for text in texts), f"{options}: {texts}\n{out}")
+        put(own, b"cipher = rot13\n")
+        fails(1, f"{own}:1: cipher", *argv, os.path.join(v.root, "none"))
+
+
 def logs():
     """A log file gets what the mount says, and no names of files."""
     need()
@@ -579,6 +601,7 @@ main(
     effective,
     formats,
     init_and_mount,
+    init_settings,
     logs,
     mount_helpers,
     others,
