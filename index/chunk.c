@@ -32,7 +32,7 @@ int chunk_read(sqlite3_stmt *st, int column, struct index_chunk *out)
 }
 
 /* Binds all but the inline record. */
-static void chunk_bind(sqlite3_stmt *st, const struct index_chunk *c)
+static void chunk_bind(struct index *ix, sqlite3_stmt *st, const struct index_chunk *c)
 {
 	stmt_bind(st, 1, c->id);
 	stmt_bind(st, 2, c->segment);
@@ -42,7 +42,7 @@ static void chunk_bind(sqlite3_stmt *st, const struct index_chunk *c)
 	stmt_bind(st, 6, c->data_start);
 	stmt_bind(st, 7, c->sequence);
 	stmt_bind(st, 8, c->inline_data != NULL);
-	stmt_bind_blob(st, 9, c->frames, c->frames_len);
+	stmt_bind_value(ix, st, 9, c->frames, c->frames_len);
 }
 
 /* The chunk has a row already: it moves, with its extents. */
@@ -64,7 +64,7 @@ static int chunk_move(struct index *ix, const struct index_chunk *c)
 		unsure_add(ix, c->segment, old.refs > 1 ? c->stored_len : 0);
 	}
 	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_MOVE);
-	chunk_bind(st, c);
+	chunk_bind(ix, st, c);
 	ret = stmt_run(ix, st);
 	if (ret || !old.is_inline || c->inline_data)
 		return ret;
@@ -81,7 +81,7 @@ static int chunk_put(struct index *ix, const struct index_chunk *c)
 		return -ENOMEM;
 	count_forget(count);
 	sqlite3_stmt *st = stmt_get(ix, STMT_CHUNK_INSERT);
-	chunk_bind(st, c);
+	chunk_bind(ix, st, c);
 	int ret = stmt_run(ix, st);
 	if (ret == -EEXIST)
 		ret = chunk_move(ix, c);
@@ -91,7 +91,7 @@ static int chunk_put(struct index *ix, const struct index_chunk *c)
 		return ret;
 	st = stmt_get(ix, STMT_INLINE_PUT);
 	stmt_bind(st, 1, c->id);
-	stmt_bind_blob(st, 2, c->inline_data, c->stored_len);
+	stmt_bind_value(ix, st, 2, c->inline_data, c->stored_len);
 	return stmt_run(ix, st);
 }
 

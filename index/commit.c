@@ -45,6 +45,7 @@ int transaction_begin(struct index *ix)
 	if (ret)
 		return index_fail(ix, ret);
 	ix->changes = sqlite3_total_changes64(ix->db);
+	ix->values = 0;
 	atomic_store(&ix->pending, 0);
 	return owed_update(ix);
 }
@@ -96,7 +97,7 @@ static int vacuum(struct index *ix, uint64_t bound, uint64_t *touched)
 	return stmt_run(ix, stmt_get(ix, STMT_VACUUM));
 }
 
-/* Learns what a changed row costs. */
+/* Learns what a changed row costs besides its large values. */
 static void learn(struct index *ix, uint64_t changes, uint64_t used_before)
 {
 	uint64_t used = vfs_wal_used(ix->vfs);
@@ -104,7 +105,11 @@ static void learn(struct index *ix, uint64_t changes, uint64_t used_before)
 	if (changes < 32)
 		return;
 	/* A WAL that was restarted begins at 0. */
-	uint64_t bytes = (used >= used_before ? used - used_before : used) / changes;
+	uint64_t bytes = used >= used_before ? used - used_before : used;
+	/* What is mostly values, some of them perhaps put over one another, tells nothing of rows. */
+	if (bytes / 2 < ix->values)
+		return;
+	bytes = (bytes - ix->values) / changes;
 	ix->per_change = (uint32_t)((ix->per_change + 3 * (bytes > 65536 ? 65536 : bytes)) / 4);
 }
 
@@ -115,8 +120,8 @@ int transaction_commit(struct index *ix, struct err *e)
 	if (ret)
 		return index_fail(ix, ret);
 	uint64_t changes = (uint64_t)(sqlite3_total_changes64(ix->db) - ix->changes), moved = 0;
-	/* Each changed row touches a few trees, with a few levels and splits. */
-	uint64_t pages = changes ? COMMIT_PAGES + 12 * changes : 0;
+	/* Each changed row touches a few trees, with a few levels and splits, and the pages of its large values. */
+	uint64_t pages = changes ? COMMIT_PAGES + 12 * changes + ix->values / ix->page_size : 0;
 	ret = vacuum(ix, commit_bound(ix, pages), &moved);
 	if (ret)
 		return err_set(e, index_fail(ix, ret), ERR_INDEX, "vacuum: %s", err_text(NULL, ret));

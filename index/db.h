@@ -94,7 +94,8 @@ struct index {
 	size_t nunsure, unsure_room;
 
 	sqlite3_int64 changes;  /* sqlite3_total_changes64 when the transaction began */
-	uint32_t per_change;    /* bytes of dirty pages a changed row has cost lately */
+	uint32_t per_change;    /* bytes of dirty pages a changed row has cost lately, without its large values */
+	uint64_t values;        /* bytes of pages that large values take which the transaction has put */
 	uint64_t checkpoint_at; /* bytes of WAL in use */
 	uint64_t checkpoint_every;
 	uint64_t keep_room; /* bytes of the WAL that commits leave free */
@@ -160,6 +161,9 @@ static inline void stmt_bind_blob(sqlite3_stmt *st, int n, const void *data, siz
 {
 	(void)sqlite3_bind_blob64(st, n, len ? data : "", len, SQLITE_STATIC);
 }
+
+/* The same for a value that a row is to have and that may be longer than a page, which no number of rows tells. */
+void stmt_bind_value(struct index *ix, sqlite3_stmt *st, int n, const void *data, size_t len);
 
 static inline uint64_t stmt_u64(sqlite3_stmt *st, int column)
 {

@@ -136,7 +136,7 @@ int index_symlink_put(struct index *ix, uint64_t ino, const char *target, size_t
 		return -ENAMETOOLONG;
 	sqlite3_stmt *st = stmt_get(ix, STMT_SYMLINK_PUT);
 	stmt_bind(st, 1, ino);
-	stmt_bind_blob(st, 2, target, len);
+	stmt_bind_value(ix, st, 2, target, len);
 	ret = stmt_run(ix, st);
 	write_end(ix);
 	return ret;

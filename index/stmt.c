@@ -193,6 +193,15 @@ int stmt_run(struct index *ix, sqlite3_stmt *st)
 	return ret && ret != -EEXIST ? index_fail(ix, ret) : ret;
 }
 
+void stmt_bind_value(struct index *ix, sqlite3_stmt *st, int n, const void *data, size_t len)
+{
+	size_t page = ix->page_size - INDEX_RESERVE - 4; /* what an overflow page holds */
+
+	/* A row keeps less than a quarter of a page with it; of what is longer each page is of this row alone. */
+	ix->values += len < page / 4 ? len : (len + page - 1) / page * ix->page_size;
+	stmt_bind_blob(st, n, data, len);
+}
+
 int write_begin(struct index *ix)
 {
 	return atomic_load(&ix->failed) ? -EIO : 0;
@@ -201,7 +210,7 @@ int write_begin(struct index *ix)
 void write_end(struct index *ix)
 {
 	uint64_t n = (uint64_t)(sqlite3_total_changes64(ix->db) - ix->changes);
-	size_t estimate = (size_t)n * ix->per_change;
+	size_t estimate = (size_t)n * ix->per_change + ix->values;
 	int used = 0, peak;
 
 	/* Clean pages stay within the cache's size, dirty ones do not: beyond it all are dirty. */

@@ -43,7 +43,7 @@ int index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void
 	sqlite3_stmt *st = stmt_get(ix, STMT_XATTR_SET);
 	stmt_bind(st, 1, ino);
 	stmt_bind_blob(st, 2, name, strlen(name));
-	stmt_bind_blob(st, 3, value, len);
+	stmt_bind_value(ix, st, 3, value, len);
 	ret = stmt_run(ix, st);
 	write_end(ix);
 	return ret;

@@ -78,6 +78,85 @@ static void test_pending(void **state)
 	io_free(io);
 }
 
+/* One large value in each row: attributes, symbolic links and inline records. */
+static void put_values(struct index *ix, uint64_t from, uint64_t to)
+{
+	static uint8_t value[64 << 10];
+
+	for (uint64_t i = from; i < to; i++) {
+		struct index_chunk c = {.id = i,
+		                        .segment = 1,
+		                        .stored_len = 28 << 10,
+		                        .plain_len = 28 << 10,
+		                        .sequence = i,
+		                        .inline_data = value};
+		struct index_extent x = {i << 20, 28 << 10, i, 0};
+		memset(value, (int)i, sizeof(value));
+		assert_int_equal(index_xattr_set(ix, i, "user.large", value, sizeof(value)), 0);
+		assert_int_equal(index_symlink_put(ix, i, (const char *)value, 4095), 0);
+		assert_int_equal(index_chunk_put(ix, &c), 0);
+		assert_int_equal(index_extent_set(ix, 1, &x), 0);
+	}
+}
+
+/* Large values count for what they are from the first on, and rows that come after for no more than they were. */
+static void test_pending_values(void **state)
+{
+	struct io *io;
+	struct index *ix = new_index(&io);
+
+	(void)state;
+	index_checkpoint_every(ix, (uint64_t)1 << 30);
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t owed = index_owed(ix, 0);
+		put_values(ix, 1 + i * 40, 1 + (i + 1) * 40);
+		size_t pending = index_pending(ix);
+		owed = index_owed(ix, 0) - owed;
+		uint64_t before = vfs_wal_used(ix->vfs);
+		commit_index(ix);
+		uint64_t wrote = vfs_wal_used(ix->vfs) - before;
+		assert_true(wrote > 40 * (96 << 10));
+		assert_true(pending > wrote * 9 / 10 && pending < wrote * 3 / 2);
+		assert_true(owed > wrote * 9 / 10);
+	}
+	put_inodes(ix, 1, 2000);
+	assert_true(index_pending(ix) <= 2000 * 512);
+	index_abandon(ix);
+	io_free(io);
+}
+
+/* With any rest of space a transaction of large values is committed, or it stays open and can be committed later. */
+static void test_values_without_room(void **state)
+{
+	static uint8_t value[64 << 10];
+	struct io *io;
+
+	(void)state;
+	for (uint64_t n = 10; n <= 300; n += 29) {
+		struct index *ix = new_index(&io);
+		size_t len = sizeof(value);
+		uint64_t used, lacked = 0;
+		commit_index(ix);
+		for (uint64_t i = 0; i < n; i++)
+			assert_int_equal(index_xattr_set(ix, i, "user.large", value, sizeof(value)), 0);
+		used = sim_used(io);
+		for (sim_limit(io, used); index_commit(ix, NULL); sim_limit(io, used + lacked * (64 << 10))) {
+			assert_false(index_failed(ix));
+			lacked++;
+		}
+		assert_true(lacked * (64 << 10) > (n - 64) * sizeof(value) || n < 64); /* 4 MiB are there */
+		ok(index_sync(ix, &ok_err));
+		index_abandon(ix);
+		sim_crash(io, n);
+		sim_limit(io, 0);
+		ix = open_index(io);
+		for (uint64_t i = 0; i < n; i++)
+			assert_int_equal(index_xattr_get(ix, i, "user.large", value, &len), 0);
+		close_index(ix);
+		io_free(io);
+	}
+}
+
 /* A transaction that outgrows the cache shows it, whatever the estimate was. */
 static void test_pending_large(void **state)
 {
@@ -417,10 +496,13 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_transaction),  cmocka_unit_test(test_pending), cmocka_unit_test(test_pending_large),
-	    cmocka_unit_test(test_syncs),        cmocka_unit_test(test_sizes),   cmocka_unit_test(test_files),
-	    cmocka_unit_test(test_posix),        cmocka_unit_test(test_header),  cmocka_unit_test(test_open_errors),
-	    cmocka_unit_test(test_flipped_bits), cmocka_unit_test(test_threads),
+	    cmocka_unit_test(test_transaction),    cmocka_unit_test(test_pending),
+	    cmocka_unit_test(test_pending_values), cmocka_unit_test(test_values_without_room),
+	    cmocka_unit_test(test_pending_large),  cmocka_unit_test(test_syncs),
+	    cmocka_unit_test(test_sizes),          cmocka_unit_test(test_files),
+	    cmocka_unit_test(test_posix),          cmocka_unit_test(test_header),
+	    cmocka_unit_test(test_open_errors),    cmocka_unit_test(test_flipped_bits),
+	    cmocka_unit_test(test_threads),
 	};
 
 #ifdef __SANITIZE_THREAD__ /* the others have one */
