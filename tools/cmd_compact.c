@@ -138,7 +138,7 @@ int cmd_compact(int argc, char **argv)
 
 	(void)argp_parse(&argp, argc, argv, 0, NULL, &o);
 	int ret = mounted_open(o.path, &m, &e);
-	enum exit_status status = ret ? EXIT_NOT_MOUNT : EXIT_OK;
+	enum exit_status status = mounted_status(ret);
 	if (ret == 0) {
 		ret = compact(&m, o.all, &e);
 		status = ret ? EXIT_SYSTEM : EXIT_OK;

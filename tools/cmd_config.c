@@ -36,7 +36,7 @@ int cmd_config(int argc, char **argv)
 	struct err e = {0};
 
 	int ret = mounted_open(path, &m, &e);
-	enum exit_status status = ret ? EXIT_NOT_MOUNT : EXIT_OK;
+	enum exit_status status = mounted_status(ret);
 	if (!ret) {
 		ret = print_config(&m, &e);
 		status = ret ? EXIT_SYSTEM : EXIT_OK;

@@ -58,7 +58,7 @@ static int info_store(const char *path, struct err *e)
 	return ret;
 }
 
-/* -ENODATA or so: it is not under a mount of ours. */
+/* -ENODATA: it is not under a mount of ours, or neither file nor directory. */
 static int info_mounted(const char *path)
 {
 	char *text = malloc(XATTR_SIZE_MAX);
@@ -66,7 +66,7 @@ static int info_mounted(const char *path)
 		return -ENOMEM;
 
 	ssize_t n = getxattr(path, SESSION_XATTR_INFO, text, XATTR_SIZE_MAX);
-	int ret = n < 0 ? -errno : 0;
+	int ret = n < 0 ? errno == EOPNOTSUPP ? -ENODATA : -errno : 0;
 	if (n > 0) {
 		(void)fwrite(text, 1, (size_t)n, stdout);
 		if (text[n - 1] != '\n')
@@ -91,16 +91,23 @@ int cmd_info(int argc, char **argv)
 		ret = stat(path, &st) < 0 ? -errno : 0;
 	if (ret) {
 		(void)fprintf(stderr, "%s: %s: %s\n", argv[0], path, strerror(-ret));
-		return EXIT_NOT_STORE;
+		return (int)store_status(ret);
 	}
 	/* A store may itself lie under a mount: it comes first, but for a mount's root. */
 	if (st.st_ino == 1 && info_mounted(path) == 0)
 		return EXIT_OK;
 	ret = S_ISDIR(st.st_mode) ? info_store(path, &e) : -ENOENT;
-	if (ret == 0 || (ret == -ENOENT && info_mounted(path) == 0))
+	bool store = ret != -ENOENT;
+	if (!store)
+		ret = info_mounted(path);
+	if (ret == 0)
 		return EXIT_OK;
-	if (ret == -ENOENT)
-		(void)fprintf(stderr, "%s: %s: neither a store nor under an apfs mount\n", argv[0], path);
+	if (!store && ret == -ENODATA) {
+		(void)fprintf(stderr, "%s: %s: neither a store nor a file or directory under an apfs mount\n", argv[0],
+		              path);
+		ret = -ENOENT;
+	} else if (!store)
+		(void)fprintf(stderr, "%s: %s: %s\n", argv[0], path, strerror(-ret));
 	else
 		(void)fprintf(stderr, "%s: %s: %s\n", argv[0], path, err_text(&e, ret));
 	return (int)store_status(ret);

@@ -50,7 +50,8 @@ static int socket_path(const struct mounted *m, char *path, size_t size, struct 
 	ssize_t n = fgetxattr(m->dir, SESSION_XATTR_CONTROL, path, size - 1);
 
 	if (n < 0)
-		return err_set(e, -errno, ERR_IO, "the mount has no control socket: %s", strerror(errno));
+		return err_set(e, -EIO, ERR_IO, "the mount has no control socket%s%s",
+		               errno == ENODATA ? ", its log says why" : ": ", errno == ENODATA ? "" : strerror(errno));
 	path[n] = 0;
 	return 0;
 }
@@ -122,10 +123,10 @@ int cmd_stats(int argc, char **argv)
 
 	(void)argp_parse(&argp, argc, argv, 0, NULL, &o);
 	int ret = mounted_open(o.path, &m, &e);
-	enum exit_status status = ret ? EXIT_NOT_MOUNT : EXIT_OK;
+	enum exit_status status = mounted_status(ret);
 	if (!ret) {
 		ret = stats(&o, &m, &e);
-		status = ret ? EXIT_SYSTEM : EXIT_OK;
+		status = mounted_status(ret);
 	}
 	if (ret)
 		(void)fprintf(stderr, "%s: %s: %s\n", argv[0], o.path, err_text(&e, ret));

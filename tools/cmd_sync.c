@@ -15,7 +15,7 @@ int cmd_sync(int argc, char **argv)
 	struct err e = {0};
 
 	int ret = mounted_open(path, &m, &e);
-	enum exit_status status = ret ? EXIT_NOT_MOUNT : EXIT_OK;
+	enum exit_status status = mounted_status(ret);
 	if (ret == 0) {
 		ret = mounted_sync(&m, &e);
 		status = ret ? EXIT_SYSTEM : EXIT_OK;

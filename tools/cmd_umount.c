@@ -67,16 +67,18 @@ static enum exit_status unmount(const struct umount_options *o, struct err *e)
 	int pidfd = -1;
 
 	int ret = mounted_open(o->path, &m, e);
-	if (ret) {
+	bool dead = ret == -ENOTCONN;
+	if (ret && !dead) {
 		mounted_release(&m);
-		return EXIT_NOT_MOUNT;
+		return mounted_status(ret);
 	}
+	if (dead)
+		err_reset(e); /* it is unmounted all the same */
 	if (m.pid > 0)
 		pidfd = (int)syscall(SYS_pidfd_open, m.pid, 0);
-	enum exit_status status = EXIT_OK;
-	if (mounted_sync(&m, e))
-		status = EXIT_SYSTEM;
-	(void)close(m.dir);
+	enum exit_status status = dead || mounted_sync(&m, e) ? EXIT_SYSTEM : EXIT_OK;
+	if (m.dir >= 0)
+		(void)close(m.dir);
 	m.dir = -1;
 	ret = mountinfo_unmount(m.path, o->lazy);
 	if (ret == -EBUSY) {
@@ -89,6 +91,9 @@ static enum exit_status unmount(const struct umount_options *o, struct err *e)
 		(void)err_set(e, -ETIMEDOUT, ERR_BUSY, "unmounted, but process %d still writes after %u s", (int)m.pid,
 		              o->timeout);
 		status = EXIT_TIMEOUT;
+	} else if (dead) {
+		(void)err_set(e, -ENOTCONN, ERR_IO,
+		              "unmounted, but its process had died: what was not durable is lost");
 	}
 	if (pidfd >= 0)
 		(void)close(pidfd);

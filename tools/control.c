@@ -309,6 +309,11 @@ static int read_answer(int fd, char **out)
 	return -ENOMEM;
 }
 
+static int gone(struct err *e)
+{
+	return err_set(e, -ENOTCONN, ERR_USAGE, "the mount is gone");
+}
+
 static int ask(int fd, const char *path, const char *question, char **out, struct err *e)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -319,12 +324,17 @@ static int ask(int fd, const char *path, const char *question, char **out, struc
 	(void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	set_patience(fd);
 	if (connect(fd, (const void *)&addr, sizeof(addr)) < 0)
-		return err_set(e, -errno, ERR_IO, "%s",
-		               errno == EACCES ? "only root and the user who mounted it may ask" : strerror(errno));
+		return errno == ENOENT || errno == ECONNREFUSED
+		           ? gone(e)
+		           : err_set(e, -errno, ERR_IO, "%s",
+		                     errno == EACCES ? "only root and the user who mounted it may ask"
+		                                     : strerror(errno));
 	/* Few bytes, which a socket takes at once. Should it not, no answer comes. */
 	(void)snprintf(line, sizeof(line), "%s\n", question);
 	(void)send(fd, line, strlen(line), MSG_NOSIGNAL);
 	int ret = read_answer(fd, out);
+	if (ret == -ECONNRESET)
+		return gone(e);
 	if (ret)
 		return err_set(e, ret, ERR_IO, "the mount does not answer: %s", strerror(-ret));
 	if (**out && **out != '!')

@@ -23,7 +23,8 @@ const char *control_path(const struct control *c);
 void control_free(struct control *c);
 
 /* From another process: the answer to a question at a socket, malloc'd and ended by a zero. -EACCES: neither root nor
- * the mounting user asks. -EPROTO: there is no such answer, *e says why. -ETIMEDOUT: none has come. */
+ * the mounting user asks. -EPROTO: there is no such answer, *e says why. -ETIMEDOUT: none has come. -ENOTCONN: the
+ * mount is gone. */
 int control_ask(const char *path, const char *question, char **answer, struct err *e) MUST_CHECK;
 
 #endif

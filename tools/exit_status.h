@@ -20,7 +20,7 @@ enum exit_status {
 	EXIT_NESTED = 22,          /* MOUNTPOINT lies inside STORE, or STORE inside MOUNTPOINT */
 	EXIT_NO_FUSE = 23,         /* FUSE is not available */
 	EXIT_REFUSED = 24,         /* the mount was refused */
-	EXIT_NOT_MOUNT = 30,       /* not an apfs mount */
+	EXIT_NOT_MOUNT = 30,       /* not an apfs mount, or not any more */
 	EXIT_BUSY = 31,            /* umount: files are open */
 	EXIT_TIMEOUT = 32,         /* umount: unmounted, but the process goes on */
 	EXIT_CHECK_SPARE = 40,     /* check: only what is kept twice is damaged, all files are in order */
@@ -48,7 +48,7 @@ enum exit_status {
 	"  22  MOUNTPOINT lies inside STORE or the reverse\n"  \
 	"  23  FUSE is not available\n"                        \
 	"  24  the mount was refused\n"                        \
-	"  30  not an apfs mount\n"                            \
+	"  30  not an apfs mount, or not any more\n"           \
 	"  31  busy: files are open\n"                         \
 	"  32  the mount's process did not end in time\n"      \
 	"  40  check: only a spare copy is damaged\n"          \

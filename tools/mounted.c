@@ -46,16 +46,23 @@ int mounted_open(const char *path, struct mounted *out, struct err *e)
 	out->dir = open(out->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (out->dir < 0 && errno == EACCES && mounted_become_user(out->path))
 		out->dir = open(out->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (out->dir < 0 && errno == ENOTCONN)
-		return err_set(e, -ENOTCONN, ERR_USAGE, "the mount's process has died: umount -l it");
+	ssize_t n = out->dir < 0 ? -1 : fgetxattr(out->dir, SESSION_XATTR_PID, text, sizeof(text) - 1);
+	if (n < 0 && errno == ENOTCONN) /* which an open may not notice */
+		return err_set(e, -ENOTCONN, ERR_USAGE, "the mount's process has died: unmount it");
 	if (out->dir < 0)
 		return err_set(e, -errno, ERR_USAGE, "cannot open the mount: %s", strerror(errno));
-	ssize_t n = fgetxattr(out->dir, SESSION_XATTR_PID, text, sizeof(text) - 1);
 	if (n > 0) {
 		text[n] = 0;
 		out->pid = (pid_t)strtol(text, NULL, 10);
 	}
 	return 0;
+}
+
+enum exit_status mounted_status(int ret)
+{
+	if (ret == -ENODATA || ret == -ENOTCONN)
+		return EXIT_NOT_MOUNT;
+	return ret ? EXIT_SYSTEM : EXIT_OK;
 }
 
 int mounted_sync(const struct mounted *m, struct err *e)

@@ -33,7 +33,7 @@ enum exit_status remount(const struct mount_options *o)
 	mounted_release(&m);
 	if (ret) {
 		(void)fprintf(stderr, "%s: %s: %s\n", o->program, o->mountpoint, err_text(&e, ret));
-		return ret == -ENODATA ? EXIT_NOT_MOUNT : EXIT_SYSTEM;
+		return mounted_status(ret);
 	}
 	for (size_t i = 0; i < o->nfuse; i++)
 		flags |= flag_of(o->fuse[i]);

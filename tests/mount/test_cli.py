@@ -314,6 +314,8 @@ def info():
         out = run(tool("apfs"), "info", v.path("f"))
         for word in ("chunks", "frames", "zstd", "ratio", "compression:", "the mount's", "decided by:", "small files"):
             check(word in out, f"info of a file lacks {word}:\n{out}")
+        os.mkfifo(v.path("fifo"))
+        fails(10, "neither a store nor a file or directory under an apfs mount", tool("apfs"), "info", v.path("fifo"))
         check(get_attribute(v.path("f"), "user.apfs.info") == out.encode(), "the attribute says something else")
 
 
@@ -538,6 +540,8 @@ $apfs info "$ROOT/mnt"
 cd "$ROOT"
 $apfs info mnt/f
 $apfs sync mnt
+as 65534 chmod 0 mnt/f
+echo "unreadable: $(! as 65534 $apfs info mnt/f 2>&1)"
 $apfs umount mnt
 ! findmnt "$ROOT/mnt"
 """
@@ -560,7 +564,7 @@ def others():
         if status == 77:
             raise Skip("the kernel lets root in")
         check(status == 0, f"status {status}:\n{out}")
-        check(out.count("Permission denied") == 1 + 4, f"others are answered:\n{out}")
+        check(out.count("Permission denied") == 1 + 4 + 1, f"others are answered:\n{out}")
         for text in ("wait: memory", "\nmemory  ", "inodes:", "compression:"):
             check(text in out, f"root is not told {text}:\n{out}")
 

@@ -293,12 +293,33 @@ def watching():
     """--watch goes on, a line a time, and ends with the mount."""
     need()
     with Volume() as v:
-        with subprocess.Popen([tool("apfs"), "stats", "--watch=50ms", v.mnt], stdout=subprocess.PIPE, text=True) as p:
+        with subprocess.Popen([tool("apfs"), "stats", "--watch=50ms", v.mnt], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) as p:
             lines = [p.stdout.readline() for _ in range(6)]
             v.umount()
             p.stdout.read()
-            check(p.wait(30) != 0, "goes on without a mount")
+            check(p.wait(30) == 30 and "the mount is gone" in p.stderr.read(), "does not say that the mount is gone")
         check(lines[0].split()[0] == "write" and lines[2].count(".") >= 4, f"other lines: {lines}")
+
+
+def died():
+    """The mount's process is killed: every command says so, and apfs umount takes away what is left."""
+    need()
+    with Volume() as v:
+        write(v.path("f"), b"data")
+        with subprocess.Popen([tool("apfs"), "stats", "--watch=50ms", v.mnt], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) as p:
+            for _ in range(3):
+                p.stdout.readline()
+            v.daemon.kill()
+            v.daemon.wait(60)
+            v.daemon = None
+            p.stdout.read()
+            check(p.wait(30) == 30 and "the mount is gone" in p.stderr.read(), "does not say that the mount is gone")
+        for command in ("stats", "config", "sync", "compact"):
+            fails(30, "process has died", tool("apfs"), command, v.mnt)
+        fails(2, "unmounted, but its process had died", tool("apfs"), "umount", v.mnt)
+        check(not apfsmount.mounted(v.mnt), "it is still mounted")
 
 
 def ask_as_nobody(path):
@@ -412,4 +433,4 @@ def switched_off():
         fails(30, "not an apfs mount", tool("apfs"), "stats", v.root)
 
 
-apfsmount.main(sums, formats, watching, stuck, private, switched_off, registry)
+apfsmount.main(sums, formats, watching, died, stuck, private, switched_off, registry)
