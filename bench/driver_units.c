@@ -208,6 +208,8 @@ struct feed {
 	struct err e;
 	struct codec_choice choice;
 	size_t chunk;
+	unsigned flight; /* chunks at once; 1: whole ones only */
+	bool many;       /* handed to the workers, however few frames they have */
 	uint64_t ids;
 };
 
@@ -243,10 +245,12 @@ static struct slot *feed_slot(struct feed *f)
 static int feed_pass(struct driver *d, struct feed *f, struct pipeline *p)
 {
 	for (size_t off = 0, len; off < d->len; off += len) {
+		len = d->len - off < f->chunk ? d->len - off : f->chunk;
+		if (off && len < f->chunk && f->flight == 1)
+			break;
 		struct slot *s = feed_slot(f);
 		size_t items = 0;
 
-		len = d->len - off < f->chunk ? d->len - off : f->chunk;
 		for (size_t at = 0; at < len; at += PIPELINE_FRAME_MAX)
 			s->item[items++] = (struct pipeline_item){
 			    1, off + at, (uint32_t)(len - at < PIPELINE_FRAME_MAX ? len - at : PIPELINE_FRAME_MAX),
@@ -257,14 +261,15 @@ static int feed_pass(struct driver *d, struct feed *f, struct pipeline *p)
 		                               .sequence = f->ids,
 		                               .choice = f->choice,
 		                               .frame_size = PIPELINE_FRAME_MAX,
+		                               .many = f->many,
 		                               .done = feed_done,
 		                               .arg = s};
 		pipeline_seal_submit(p, &s->rq);
 	}
-	for (int i = 0; i < IN_FLIGHT; i++)
+	for (unsigned i = 0; i < f->flight; i++)
 		while (sem_wait(&f->free))
 			;
-	for (int i = 0; i < IN_FLIGHT; i++)
+	for (unsigned i = 0; i < f->flight; i++)
 		(void)sem_post(&f->free);
 	if (f->ret)
 		d->err = f->e;
@@ -273,12 +278,12 @@ static int feed_pass(struct driver *d, struct feed *f, struct pipeline *p)
 
 static int feed_init(struct feed *f)
 {
-	f->slot = calloc(IN_FLIGHT, sizeof(*f->slot));
+	f->slot = calloc(f->flight, sizeof(*f->slot));
 	if (!f->slot)
 		return -ENOMEM;
 	(void)pthread_mutex_init(&f->lock, NULL);
-	(void)sem_init(&f->free, 0, IN_FLIGHT);
-	for (int i = 0; i < IN_FLIGHT; i++) {
+	(void)sem_init(&f->free, 0, f->flight);
+	for (unsigned i = 0; i < f->flight; i++) {
 		f->slot[i].feed = f;
 		f->slot[i].next = f->unused;
 		f->unused = &f->slot[i];
@@ -300,8 +305,9 @@ static int feed_measure(struct driver *d, struct feed *f, struct pipeline *p)
 		ret = feed_pass(d, f, p);
 		passes++;
 	}
-	double spent = driver_now() - begin, mb = (double)d->len * (double)passes / 1e6;
+	double spent = driver_now() - begin;
 	pipeline_stats_get(p, &to);
+	double mb = (double)(to.sealed_plain - from.sealed_plain) / 1e6;
 	if (!ret)
 		driver_answer(d, "\"speed\": %.1f, \"cpu_speed\": %.1f, \"stored\": %.2f", mb / spent,
 		              mb / (driver_cpu() - cpu),
@@ -340,12 +346,13 @@ static int pipe_run(struct driver *d, struct pipeline_options *o, struct feed *f
 	return ret;
 }
 
-/* pipe CHOICE SUITE WORKERS CHUNK DIR [discard]: the pipeline with its segments in DIR, or with every write to them
- * taken for done: MB/s. Nothing is synced. */
+/* pipe CHOICE SUITE WORKERS CHUNK DIR [discard] [one] [many]: the pipeline with its segments in DIR, or with every
+ * write to them taken for done: MB/s. Nothing is synced. WORKERS 0: as many as the policy has. one: the next chunk when
+ * the last is done; many: each is handed to the workers. */
 int driver_pipe(struct driver *d, char **arg, unsigned n)
 {
 	struct pipeline_options o = {.next_segment = 1};
-	struct feed f = {0};
+	struct feed f = {.flight = IN_FLIGHT};
 	uint64_t chunk = 0, workers = 0;
 	int ret = codec_choice_parse(arg[0], &f.choice);
 
@@ -364,8 +371,11 @@ int driver_pipe(struct driver *d, char **arg, unsigned n)
 	o.workers = (unsigned)workers;
 	f.chunk = chunk;
 	struct io_ops ops = *o.io->ops;
-	if (n > 5)
-		ops.pwrite = swallow;
+	for (unsigned i = 5; i < n; i++) {
+		ops.pwrite = strcmp(arg[i], "discard") ? ops.pwrite : swallow;
+		f.flight = strcmp(arg[i], "one") ? f.flight : 1;
+		f.many |= !strcmp(arg[i], "many");
+	}
 	o.io->ops = &ops;
 	ret = pipe_run(d, &o, &f);
 	io_free(o.io);

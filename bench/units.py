@@ -6,7 +6,9 @@
 Speeds are MB/s of plaintext, medians of the rounds. The rows of the pipeline are ratios, taken within a round: of the
 pipeline with two threads held on one core to codec and cipher called in a loop there, and of two workers on two cores to
 two such loops at the same time. "discarded": every write to a segment is taken for done; "stored": segments are files,
-which nobody syncs.
+which nobody syncs. The rows of the inline threshold are microseconds that one chunk takes, the next being submitted when it
+is done: "alone" in a loop of codec and cipher, "policy" as the pipeline does it, "fanned out" if handed to the workers
+however few frames it has. Fewer frames than policy_inline says the pipeline leaves to the submitter.
 """
 
 import os
@@ -28,6 +30,9 @@ CIPHERS = ("aes-256-gcm", "chacha20-poly1305", "xchacha20-poly1305")
 FRAMES = ("64K", "16K")
 PIPELINE = (("lz4", "source"), ("zstd:-1", "source"), ("zstd:-1", "random"), ("brotli:1", "source"))
 SUITE = "aes-256-gcm"
+INLINE = (("lz4:1", "source"), ("zstd:1", "source"), ("zstd:1", "random"), ("brotli:2", "source"))
+PARTS = ("units", "pipeline", "inline")
+CHUNK_FRAMES = (1, 4, 8, 10, 16, 32)
 
 
 def one_round(args, files, put):
@@ -77,6 +82,27 @@ def pipeline_round(args, work, files, put):
             put("pipeline", codec, kind, "64K", found)
 
 
+def inline_round(args, work, files, put):
+    """A chunk at a time, on all cores and with the workers that a mount has."""
+    store = os.path.join(work, "segments")
+    with driver.Driver(args.driver) as d:
+        for codec, kind in INLINE[:1] if args.quick else INLINE:
+            d.ask("data", files[kind])
+            bare = d.ask("bare", codec, SUITE)["speed"]
+            for frames in CHUNK_FRAMES:
+                def chunk(*options):
+                    os.mkdir(store)
+                    try:
+                        found = d.ask("pipe", codec, SUITE, 0, f"{64 * frames}K", store, "discard", "one", *options)
+                    finally:
+                        shutil.rmtree(store)
+                    return 65536 * frames / found["speed"]
+
+                alone, policy, fanned = 65536 * frames / bare, chunk(), chunk("many")
+                put("inline", codec, kind, f"{frames} frames", {
+                    "alone": alone, "policy": policy, "fanned out": fanned, "fanned out/alone": fanned / alone})
+
+
 def middles(results, what):
     """(name, data, frame) -> {figure: median}"""
     rounds = {}
@@ -87,7 +113,7 @@ def middles(results, what):
 
 
 def tables(results):
-    codecs, ciphers, pipeline = (middles(results, w) for w in ("codec", "cipher", "pipeline"))
+    codecs, ciphers, pipeline, inline = (middles(results, w) for w in ("codec", "cipher", "pipeline", "inline"))
     of = {c: p for p, names in CODECS.items() for c in names}
     text = [report.markdown(
         ("priority, codec", "data", "frame", "encoding", "decoding", "stored %"),
@@ -99,6 +125,10 @@ def tables(results):
         head = list(next(iter(pipeline.values())))
         text.append(report.markdown(
             ("pipeline", *head), [(f"{c}, {kind}", *f.values()) for (c, kind, _), f in pipeline.items()]))
+    if inline:
+        head = list(next(iter(inline.values())))
+        text.append(report.markdown(
+            ("a chunk, us", *head), [(f"{c}, {kind}, {n}", *f.values()) for (c, kind, n), f in inline.items()]))
     charts = {f"encoding {kind}, 64 KiB, MB/s": {c: {"encoding": f["encode"], "decoding": f["decode"]}
                                                  for (c, k, frame), f in codecs.items() if k == kind and frame == "64K"}
               for kind in dict.fromkeys(k for _, k, _ in codecs)}
@@ -108,23 +138,25 @@ def tables(results):
 
 
 def measure(args, work, results):
-    files = data.make(work, data.KINDS, (1 if args.quick else 8) * report.MIB)
+    files = data.make(work, data.KINDS, (2 if args.quick else 8) * report.MIB)
     for number in range(args.rounds):
         print(f"round {number + 1}", file=sys.stderr, flush=True)
 
         def put(what, name, kind, frame, found):
             results["values"].append({"what": what, "name": name, "data": kind, "frame": frame, "found": found})
 
-        if args.only != "pipeline":
+        if "units" in args.only:
             one_round(args, files, put)
-        if args.only != "units":
+        if "pipeline" in args.only:
             pipeline_round(args, work, files, put)
+        if "inline" in args.only:
+            inline_round(args, work, files, put)
     return tables(results)
 
 
 def main():
     p = driver.parser(__doc__, 5)
-    p.add_argument("--only", choices=("units", "pipeline"))
+    p.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     driver.main(p.parse_args(), measure)
 
 
