@@ -29,6 +29,8 @@ struct control {
 	pthread_t thread;
 	int listener, stop; /* stop: eventfd */
 	struct sockaddr_un addr;
+	char dir[80];
+	bool own_dir; /* for this socket alone, and removed with it */
 };
 
 /* --- the place ---------------------------------------------------------------------------------------------------- */
@@ -43,14 +45,20 @@ static bool dir_private(const char *path)
 	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && (st.st_mode & 077) == 0;
 }
 
-static int dir_find(char *path, size_t len)
+/* The mount tells the path, so it need not be one that can be guessed. */
+static int dir_find(char *path, size_t len, bool *own)
 {
 	const char *runtime = geteuid() == 0 ? "/run" : getenv("XDG_RUNTIME_DIR");
 
 	if (runtime && *runtime == '/' && (size_t)snprintf(path, len, "%s/apfs", runtime) < len && dir_private(path))
 		return 0;
 	(void)snprintf(path, len, "/tmp/apfs-%u", (unsigned)geteuid());
-	return dir_private(path) ? 0 : -EACCES;
+	if (dir_private(path))
+		return 0;
+	/* Somebody else was first there. */
+	(void)snprintf(path, len, "/tmp/apfs-%u-XXXXXX", (unsigned)geteuid());
+	*own = mkdtemp(path) != NULL;
+	return *own ? 0 : -errno;
 }
 
 /* Sockets are named after the process that listens: those of processes that were killed are left over. */
@@ -72,13 +80,13 @@ static void dir_sweep(const char *path)
 
 static int socket_open(struct control *c, struct err *e)
 {
-	char dir[80];
+	int ret = dir_find(c->dir, sizeof(c->dir), &c->own_dir);
 
-	if (dir_find(dir, sizeof(dir)))
-		return err_set(e, -EACCES, ERR_USAGE, "%s is not a directory of ours alone", dir);
-	dir_sweep(dir);
+	if (ret)
+		return err_set(e, ret, ERR_USAGE, "%s cannot be made: %s", c->dir, strerror(-ret));
+	dir_sweep(c->dir);
 	c->addr.sun_family = AF_UNIX;
-	(void)snprintf(c->addr.sun_path, sizeof(c->addr.sun_path), "%s/%ld.sock", dir, (long)getpid());
+	(void)snprintf(c->addr.sun_path, sizeof(c->addr.sun_path), "%s/%ld.sock", c->dir, (long)getpid());
 	c->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (c->listener < 0)
 		return err_set(e, -errno, ERR_IO, "%s", strerror(errno));
@@ -218,6 +226,8 @@ static void control_close(struct control *c)
 		(void)close(c->listener);
 	if (c->stop >= 0)
 		(void)close(c->stop);
+	if (c->own_dir)
+		(void)rmdir(c->dir);
 	free(c);
 }
 

@@ -528,6 +528,10 @@ chmod 666 "$ROOT/fuse"
 mount --bind "$ROOT/fuse" /dev/fuse
 apfs="$BIN/apfs"
 as() { user=$1; shift; setpriv --reuid $user --regid $user --clear-groups env -u XDG_RUNTIME_DIR HOME=/ "$@"; }
+# Somebody was first where a socket would be.
+as 65534 mkdir -p -m 700 /tmp/apfs-65534
+mkdir "$ROOT/first"
+mount --bind "$ROOT/first" /tmp/apfs-65534
 as 65534 "$BIN/apfs-mount" --init $FAST --log /dev/null --passfile "$ROOT/pass" "$ROOT/store" "$ROOT/mnt"
 as 65534 cp "$ROOT/pass" "$ROOT/mnt/f"
 ! ls "$ROOT/mnt" || exit 77
@@ -542,8 +546,11 @@ $apfs info mnt/f
 $apfs sync mnt
 as 65534 chmod 0 mnt/f
 echo "unreadable: $(! as 65534 $apfs info mnt/f 2>&1)"
+sockets=$(dirname $(as 65534 python3 -c 'import os; print(os.getxattr("mnt", "user.apfs.control").decode())'))
+test -d $sockets -a $(stat -c %a $sockets) = 700
 $apfs umount mnt
 ! findmnt "$ROOT/mnt"
+! test -e $sockets || exit 1
 """
 
 
