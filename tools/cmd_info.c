@@ -76,6 +76,19 @@ static int info_mounted(const char *path)
 	return ret;
 }
 
+static int info_any(const char *path, bool dir, struct err *e)
+{
+	int ret = dir ? info_store(path, e) : -ENOENT;
+
+	if (ret != -ENOENT)
+		return ret;
+	err_reset(e);
+	ret = info_mounted(path);
+	if (ret == -ENODATA)
+		return err_set(e, -ENOENT, ERR_USAGE, "neither a store nor a file or directory under an apfs mount");
+	return ret ? err_set(e, ret, ERR_IO, "%s", strerror(-ret)) : 0;
+}
+
 int cmd_info(int argc, char **argv)
 {
 	const char *path = command_argument(
@@ -96,19 +109,8 @@ int cmd_info(int argc, char **argv)
 	/* A store may itself lie under a mount: it comes first, but for a mount's root. */
 	if (st.st_ino == 1 && info_mounted(path) == 0)
 		return EXIT_OK;
-	ret = S_ISDIR(st.st_mode) ? info_store(path, &e) : -ENOENT;
-	bool store = ret != -ENOENT;
-	if (!store)
-		ret = info_mounted(path);
-	if (ret == 0)
-		return EXIT_OK;
-	if (!store && ret == -ENODATA) {
-		(void)fprintf(stderr, "%s: %s: neither a store nor a file or directory under an apfs mount\n", argv[0],
-		              path);
-		ret = -ENOENT;
-	} else if (!store)
-		(void)fprintf(stderr, "%s: %s: %s\n", argv[0], path, strerror(-ret));
-	else
+	ret = info_any(path, S_ISDIR(st.st_mode), &e);
+	if (ret)
 		(void)fprintf(stderr, "%s: %s: %s\n", argv[0], path, err_text(&e, ret));
 	return (int)store_status(ret);
 }
