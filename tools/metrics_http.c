@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONNECTIONS 8u
+#define CONNECTIONS 32u
+#define PER_ADDRESS 8u  /* of them: one alone does not take all */
 #define PATIENCE    10u /* seconds for the other side to go on */
 
 #define BAD_PLACE "'%s' is not an address and a port from 1 to 65535, such as 127.0.0.1:9750"
@@ -98,9 +99,9 @@ int metrics_http_new(struct core *core, const struct sockaddr_storage *addr, str
 		return err_set(e, -ENOMEM, ERR_MEMORY, "out of memory");
 	h->core = core;
 	errno = 0;
-	h->daemon =
-	    MHD_start_daemon(flags, 0, NULL, NULL, handle, h, MHD_OPTION_SOCK_ADDR, addr, MHD_OPTION_CONNECTION_LIMIT,
-	                     CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, PATIENCE, MHD_OPTION_END);
+	h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, handle, h, MHD_OPTION_SOCK_ADDR, addr,
+	                             MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+	                             PER_ADDRESS, MHD_OPTION_CONNECTION_TIMEOUT, PATIENCE, MHD_OPTION_END);
 	if (!h->daemon) {
 		int code = errno ? errno : EIO;
 

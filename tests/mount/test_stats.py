@@ -2,6 +2,7 @@
 """What a mount counts: every metric of the registry moves under a load that should move it, and sums are right."""
 
 import contextlib
+import http.client
 import itertools
 import mmap
 import os
@@ -269,6 +270,13 @@ def formats():
                 check(False, "answers anything")
             except urllib.error.HTTPError as e:
                 check(e.code in (404, 405), f"answers {e.code}")
+        with contextlib.ExitStack() as idle:
+            for _ in range(12):
+                idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+            other = idle.enter_context(contextlib.closing(
+                http.client.HTTPConnection("127.0.0.1", port, timeout=5, source_address=("127.0.0.2", 0))))
+            other.request("GET", "/metrics")
+            check(other.getresponse().status == 200, "one address takes all connections")
         with open(DASHBOARD, encoding="utf-8") as f:
             known = set(re.findall(r"apfs_[a-z0-9_]+", f.read()))
         series = {re.sub(r"\{.*", "", name) for name in values}
