@@ -19,12 +19,13 @@ import data
 import driver
 import report
 
-# priority: what it may choose
+# priority, or what else brings them: every level that pipeline/policy.c may choose, and no other (test_policy compares)
 CODECS = {
-    "speed": ("lz4:-8", "lz4"),
-    "balanced": ("zstd:-5", "zstd:-3", "zstd:-1", "zstd:1", "zstd:3", "zstd:5"),
-    "ratio": ("brotli:1", "brotli:4", "brotli:6"),
-    "cold": ("zstd:9", "zstd:15"),
+    "speed": ("lz4:-16", "lz4:-4", "lz4:1", "lz4:3", "lz4:5"),
+    "balanced": ("zstd:-5", "zstd:-1", "zstd:1", "zstd:2", "zstd:3"),
+    "packed": ("zstd:5", "zstd:6", "zstd:7"),
+    "ratio": ("brotli:1", "brotli:2", "brotli:4", "brotli:5", "brotli:6"),
+    "cold": ("lz4:9", "zstd:9", "brotli:9"),
 }
 CIPHERS = ("aes-256-gcm", "chacha20-poly1305", "xchacha20-poly1305")
 FRAMES = ("64K", "16K")

@@ -134,10 +134,10 @@ bool policy_name_is_dense(const char *name)
 	return false;
 }
 
-/* The levels of a codec, from fast to small; the controller moves along them, from the middle on. Measured on one core,
- * 64 KiB frames of text (stored %, encoding and decoding MB/s; bench/RESULTS.md):
- * zstd:-5 41.8, 387, 1505; zstd:-1 34.2, 322, 1371; zstd:1 27.7, 288, 1176; zstd:3 26.3, 229, 1141;
- * zstd:5 25.3, 114, 1067. 1 is where the next step begins to cost more than it saves. */
+/* The levels of a codec, from fast to small; the controller moves along them, from the middle on. bench/units.py
+ * measures each of them; bench/RESULTS.md has its table. Of that, 64 KiB frames of text on one core, stored %, encoding
+ * and decoding MB/s: zstd:-5 42.0, 378, 1479; zstd:-1 34.3, 304, 1254; zstd:1 30.1, 324, 1178; zstd:3 26.4, 259, 1051;
+ * zstd:5 25.4, 109, 1005. 1 is where the next step begins to cost more than it saves. */
 #define STEPS  5
 #define MIDDLE 2
 static const int ladder[CODEC_COUNT][STEPS] = {
@@ -196,8 +196,8 @@ struct codec_choice policy_codec(struct codec_choice choice, enum policy_priorit
 	return choice;
 }
 
-/* Measured as above, on a busier machine: zstd -1 34.7 %, 159, 1616; 5 26.3 %, 132, 1277; 9 25.3 %, 66, 1353; 12 25.1
- * %, 24, 1438. lz4 1 40.8 %, 420; 9 32.3 %, 63; 12 32.1 %, 25. Brotli 4 26.6 %, 69; 9 24.6 %, 35; 11 22.3 %, 1. */
+/* 9 is the highest that is measured there. What lies beyond was measured once, when it was chosen, on a busier machine:
+ * zstd 9 25.3 %, 66, 1353; 12 25.1 %, 24, 1438. lz4 9 32.3 %, 63; 12 32.1 %, 25. Brotli 9 24.6 %, 35; 11 22.3 %, 1. */
 struct codec_choice policy_codec_cold(struct codec_choice choice, enum policy_priority priority,
                                       enum policy_sample sample)
 {

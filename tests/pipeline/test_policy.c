@@ -4,6 +4,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -387,6 +389,68 @@ static void test_workers(void **state)
 	assert_int_equal(policy_workers_work(POLICY_WORK_MIXED, 6, STORAGE_NVME), 4);
 }
 
+#define LEVELS 128 /* of a codec, from -64 on */
+
+static void mark(bool levels[CODEC_COUNT][LEVELS], struct codec_choice c)
+{
+	assert_in_range(c.level + LEVELS / 2, 0, LEVELS - 1);
+	levels[c.codec][c.level + LEVELS / 2] = true;
+}
+
+static void mark_chosen(bool levels[CODEC_COUNT][LEVELS], struct codec_choice in, enum policy_priority priority)
+{
+	int lowest = policy_level_lowest(in, priority), highest = policy_level_highest(in, priority);
+
+	for (int sample = POLICY_SAMPLE_USUAL; sample <= POLICY_SAMPLE_PLAIN; sample++) {
+		for (int kind = POLICY_STREAM; kind <= POLICY_RANDOM; kind++)
+			for (int step = lowest; step <= highest; step++)
+				mark(levels, policy_codec(in, priority, (enum policy_kind)kind,
+				                          (enum policy_sample)sample, step));
+		mark(levels, policy_codec_cold(in, priority, (enum policy_sample)sample));
+	}
+}
+
+/* Of bench/units.py: the strings of CODECS that have a level. */
+static void mark_measured(bool levels[CODEC_COUNT][LEVELS])
+{
+	char line[512];
+	bool within = false;
+	FILE *f = fopen(UNITS, "r");
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		within = within ? *line != '}' : !strcmp(line, "CODECS = {\n");
+		for (char *save = NULL, *word = strtok_r(line, "\"", &save); within && word;
+		     word = strtok_r(NULL, "\"", &save)) {
+			struct codec_choice c;
+
+			if (*word != ':' && strchr(word, ':')) {
+				assert_int_equal(codec_choice_parse(word, &c), 0);
+				mark(levels, c);
+			}
+		}
+	}
+	(void)fclose(f);
+}
+
+/* What is measured is what can be chosen: the numbers by which the levels were, stay numbers of these levels. */
+static void test_levels_measured(void **state)
+{
+	static bool chosen[CODEC_COUNT][LEVELS], measured[CODEC_COUNT][LEVELS];
+	static const enum codec_id codecs[] = {CODEC_AUTO, CODEC_LZ4, CODEC_ZSTD, CODEC_BROTLI};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(codecs) / sizeof(codecs[0]); i++)
+		for (int p = 0; p < POLICY_PRIORITIES; p++)
+			mark_chosen(chosen, (struct codec_choice){.codec = codecs[i]}, (enum policy_priority)p);
+	mark_measured(measured);
+	for (int c = 0; c < CODEC_COUNT; c++)
+		for (int i = 0; i < LEVELS; i++)
+			if (chosen[c][i] != measured[c][i])
+				fail_msg("%s:%d is %s", codec_name((enum codec_id)c), i - LEVELS / 2,
+				         chosen[c][i] ? "not measured" : "measured, but never chosen");
+}
+
 static void test_inline(void **state)
 {
 	(void)state;
@@ -405,7 +469,7 @@ int main(void)
 	    cmocka_unit_test(test_names),       cmocka_unit_test(test_priority),
 	    cmocka_unit_test(test_tokens),      cmocka_unit_test(test_workers_size),
 	    cmocka_unit_test(test_workers_cap), cmocka_unit_test(test_workers),
-	    cmocka_unit_test(test_inline),
+	    cmocka_unit_test(test_inline),      cmocka_unit_test(test_levels_measured),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
