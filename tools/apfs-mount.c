@@ -343,14 +343,15 @@ static enum exit_status open_log(struct mounting *m)
 /* What is held beyond the machine's memory is lost when the kernel ends the process. */
 static enum exit_status check_memory(struct mounting *m)
 {
-	uint64_t memory = settings_number(&m->o->settings, SETTING_MEMORY);
+	const struct setting *v = &m->o->settings.v[SETTING_MEMORY];
 	uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	char text[2][32];
 
-	if (memory <= machine)
+	if (!v->given || v->number <= machine)
 		return EXIT_OK;
-	return daemon_say(&m->daemon, EXIT_USAGE, "memory: %s is more than the %s of this machine",
-	                  option_format_size(memory, text[0], sizeof(text[0])),
+	return daemon_say(&m->daemon, EXIT_USAGE, "%s%smemory: %s is more than the %s of this machine",
+	                  v->where ? v->where : "", v->where ? ": " : "",
+	                  option_format_size(v->number, text[0], sizeof(text[0])),
 	                  option_format_size(machine, text[1], sizeof(text[1])));
 }
 

@@ -380,6 +380,8 @@ def config():
         fails(1, f"{own}:2: workers: '99' is not a number from 1 to 32", *mount)
         put(own, b"colour = blue\n")
         fails(1, f"{own}:1: there is no setting 'colour'", *mount)
+        put(own, b"# ours\nmemory = 15T\n")
+        fails(1, f"{own}:2: memory: 15.0TB is more than the ", *mount)
         os.unlink(own)
         fails(1, "No such file", *mount)
         put(own, b"idle = 10m\nthreads = 3\nmetrics-listen = 127.0.0.1:1\nlog = /nonexistent/log\n")
