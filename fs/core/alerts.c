@@ -2,11 +2,13 @@
 
 #include <stdio.h>
 
-#define IO_SLOW   ((uint64_t)100000000) /* ns */
-#define LOWER     0.1                   /* below its limit, where an alert ends */
-#define BUSY      0.5                   /* a share from which something is likely to be what others wait for */
+#define IO_SLOW   ((uint64_t)100000000)  /* ns */
+#define WAIT_LONG ((uint64_t)1000000000) /* ns */
+#define LOWER     0.1                    /* below its limit, where an alert ends */
+#define BUSY      0.5                    /* a share from which something is likely to be what others wait for */
 #define LIMIT_CPU 0.9
 #define LIMIT_MEM 0.8
+#define HELD_UP   0.6 /* of memory, while writers are held up for long */
 #define LIMIT_IO  0.8
 
 static bool is_above(enum alert alert, const struct load *l, double less)
@@ -15,7 +17,7 @@ static bool is_above(enum alert alert, const struct load *l, double less)
 	case ALERT_CPU:
 		return l->cpu > LIMIT_CPU - less;
 	case ALERT_MEMORY:
-		return l->memory > LIMIT_MEM - less;
+		return l->memory > (l->wait_p95 > WAIT_LONG ? HELD_UP : LIMIT_MEM) - less;
 	default:
 		return l->io > LIMIT_IO - less && l->io_p95 > IO_SLOW;
 	}
@@ -68,8 +70,13 @@ static void cpu_text(const struct load *l, const char *speed, char *buf, size_t 
 
 static void memory_text(const struct load *l, const char *speed, char *buf, size_t len)
 {
-	int n = snprintf(buf, len,
-	                 "%.0f %% of the memory for unsaved data is in use, and writers may wait: ", l->memory * 100);
+	int n = snprintf(buf, len, "%.0f %% of the memory for unsaved data is in use, and ", l->memory * 100);
+
+	if (l->wait_p95 > WAIT_LONG)
+		n += snprintf(buf + n, len - (size_t)n,
+		              "1 in 20 waits for it takes over %.1f s: ", (double)l->wait_p95 / 1e9);
+	else
+		n += snprintf(buf + n, len - (size_t)n, "writers may wait: ");
 
 	if (l->io > BUSY)
 		(void)snprintf(buf + n, len - (size_t)n,

@@ -19,7 +19,7 @@ static const enum metric cpu_metric[] = {METRIC_COMPRESS_SECONDS, METRIC_SEAL_SE
 /* As of the last look. */
 struct look {
 	struct effort effort;
-	struct metrics_histogram io[IO_METRICS];
+	struct metrics_histogram io[IO_METRICS], memory;
 };
 
 struct sampler {
@@ -55,11 +55,20 @@ static void look(const struct core *c, struct look *l)
 	effort_look(c, &l->effort);
 	for (size_t i = 0; i < IO_METRICS; i++)
 		metrics_histogram_get(c->metrics, io_metric[i], &l->io[i]);
+	metrics_histogram_get(c->metrics, METRIC_MEMORY_WAIT, &l->memory);
 }
 
 static double share(uint64_t part, double whole)
 {
 	return part < whole ? (double)part / whole : 1;
+}
+
+static uint64_t p95_of(const struct metrics_histogram *now, const struct metrics_histogram *last)
+{
+	struct metrics_histogram d = *now;
+
+	metrics_histogram_since(&d, last);
+	return metrics_histogram_percentile(&d, 0.95);
 }
 
 /* The processors are as busy as this process keeps them or, where it has to share them with others, as long as codecs
@@ -74,12 +83,11 @@ static struct load load_of(struct sampler *s)
 	struct load l = {.cpu = process > stages ? process : stages, .io = share(now->io - last->io, time)};
 
 	for (size_t i = 0; i < IO_METRICS; i++) {
-		struct metrics_histogram d = s->now.io[i];
+		uint64_t p95 = p95_of(&s->now.io[i], &s->last.io[i]);
 
-		metrics_histogram_since(&d, &s->last.io[i]);
-		uint64_t p95 = metrics_histogram_percentile(&d, 0.95);
 		l.io_p95 = p95 > l.io_p95 ? p95 : l.io_p95;
 	}
+	l.wait_p95 = p95_of(&s->now.memory, &s->last.memory);
 	l.memory = share(budget_used(&c->budget, BUDGET_DIRTY), (double)c->dirty_limit);
 	return l;
 }

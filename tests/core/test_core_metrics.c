@@ -211,6 +211,13 @@ static void test_alerts(void **state)
 	    {{.cpu = 0.1}, 600, 0, 0},
 	    {{.cpu = 0.95}, 5, 1, 1},
 	    {{.memory = 0.81}, 5, 2, 2},
+	    {{.memory = 0.1}, 600, 0, 0},
+	    {{.memory = 0.66, .wait_p95 = 999 * MS}, 5, 0, 0},  /* one file that comes faster than it is compressed */
+	    {{.memory = 0.60, .wait_p95 = 5 * SEC}, 5, 0, 0},   /* that was before: there is room again */
+	    {{.memory = 0.66, .wait_p95 = 1001 * MS}, 5, 2, 2}, /* one file that is held up */
+	    {{.memory = 0.51, .wait_p95 = 2 * SEC}, 5, 0, 0},   /* it goes on */
+	    {{.memory = 0.66, .wait_p95 = 20 * MS}, 5, 0, 0},   /* it ends */
+	    {{.memory = 0.66, .wait_p95 = 2 * SEC}, 600, 2, 2},
 	    {{.io = 0.99, .io_p95 = 99 * MS}, 5, 0, 0}, /* busy, but nobody waits long */
 	    {{.io = 0.5, .io_p95 = 900 * MS}, 5, 0, 0},
 	    {{.cpu = 0.99, .memory = 0.99, .io = 0.81, .io_p95 = 101 * MS}, 600, 7, 7},
@@ -250,7 +257,16 @@ static void test_advice(void **state)
 	     "STORE's disk is what it waits for"},
 	    {ALERT_MEMORY, {.memory = 0.9, .cpu = 0.9}, CODEC_ZSTD, POLICY_BALANCED, "faster with --compress=lz4;"},
 	    {ALERT_MEMORY, {.memory = 0.9, .cpu = 0.9}, CODEC_LZ4, POLICY_BALANCED, "what it waits for; a larger"},
-	    {ALERT_MEMORY, {.memory = 0.9}, CODEC_AUTO, POLICY_BALANCED, "a larger --memory takes more"},
+	    {ALERT_MEMORY,
+	     {.memory = 0.9},
+	     CODEC_AUTO,
+	     POLICY_BALANCED,
+	     "writers may wait: a larger --memory takes more"},
+	    {ALERT_MEMORY,
+	     {.memory = 0.66, .wait_p95 = 2500 * MS, .io = 0.9},
+	     CODEC_AUTO,
+	     POLICY_BALANCED,
+	     "66 % of the memory for unsaved data is in use, and 1 in 20 waits for it takes over 2.5 s: STORE's disk"},
 	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_AUTO, POLICY_BALANCED, "over 250 ms"},
 	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_AUTO, POLICY_SPEED, "--priority=ratio writes less"},
 	    {ALERT_IO, {.io = 0.9, .io_p95 = 250 * MS}, CODEC_AUTO, POLICY_RATIO, "a faster disk"},
