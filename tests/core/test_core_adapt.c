@@ -346,9 +346,8 @@ static void test_one_held_up(void **state)
 	bed_rate(&b, 0);
 	assert_int_equal(core_sync(b.f.core), 0);
 	bed_rate(&b, MIB / 2);
-	w.seconds = 8;
-	for (int i = 0; i < 3 && !logged(path, alert); i++)
-		(void)writer_main(&w);
+	w.seconds = 8; /* once: the file of a second time would come on top of what is left of the first */
+	(void)writer_main(&w);
 	assert_true(logged(path, alert));
 	bed_release(&b);
 	assert_int_equal(log_init(LOG_T_STDERR, NULL, LOG_L_WARN), 0);
